@@ -1,0 +1,96 @@
+"""Evaluates a model on GSM8K or a set like it, question by question. Without options: the demo run of train.py."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from typing import Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    checkpoint: pathlib.Path = pathlib.Path("runs/train")
+    """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
+    data: str | None = None
+    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file (default: the set that the model was trained on)."""
+    output: pathlib.Path | None = None
+    """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/evaluation, named by the settings)."""
+    limit: int | None = None
+    """Only the first so many questions."""
+    batch_size: int | None = None
+    """Questions generated together (default 8; demo 64)."""
+    supervision_steps: int | None = None
+    """Supervision steps a token (default: as trained)."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest answer (default 512; demo 48)."""
+    kv_cache: Literal["last_pass", "per_pass"] | None = None
+    """Keys and values of the last pass only, or of every pass, which is exact (default: the model's)."""
+    head: Literal["trm", "backbone"] = "trm"
+    """backbone: leave the recursion out."""
+    weights: Literal["ema", "raw"] = "ema"
+    """The moving average of the trained weights, or these themselves."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto stops if there is an NVIDIA GPU that JAX does not see."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Type to compute in (default: bfloat16, float32 on a CPU)."""
+
+
+def main(options: Options) -> None:
+    from trm_jax.device import choose_device, compute_dtype, describe_device
+
+    choose_device(options.device)
+    from tqdm import tqdm
+
+    from trm_jax import checkpoint, data, decode, demo
+    from trm_jax.evaluate import evaluate, open_output, summarize
+
+    folder = checkpoint.training_folder(options.checkpoint)
+    config = checkpoint.read_config(folder)
+    source = options.data or config.get("data", "demo")
+    on_demo = source == "demo"
+    dtype = compute_dtype(options.dtype)
+    model = checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema")
+    tokenizer = checkpoint.load_tokenizer(options.checkpoint)
+    rows = data.load_rows(source, "test")[: options.limit]
+    max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
+    settings = {"data": source, "head": options.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    if options.head == "trm":
+        settings |= {
+            "checkpoint": checkpoint.describe(options.checkpoint),
+            "weights": options.weights,
+            "supervision_steps": options.supervision_steps or model.trm.config.supervision_steps,
+            "kv_cache": options.kv_cache or model.trm.config.kv_cache,
+        }
+    output = open_output(options.output, folder / "evaluation", settings)
+    print(f"{describe_device()}, {len(rows)} questions of {source}, answers in {output}")
+
+    answer = functools.partial(
+        decode.generate,
+        model,
+        max_new_tokens=max_new_tokens,
+        supervision_steps=settings.get("supervision_steps"),
+        kv_cache=settings.get("kv_cache"),
+        head=options.head,
+    )
+    batch_size = options.batch_size or (demo.EVAL_BATCH if on_demo else 8)
+    progress = functools.partial(tqdm, unit="batch")
+    summary = settings | summarize(evaluate(rows, tokenizer, answer, batch_size, output, progress))
+    output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(
+        f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "
+        f"{100 * summary['accuracy_high']:.1f} ({summary['correct']} of {summary['questions']}, "
+        f"{summary['without_answer']} without an answer)\n"
+        f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
+        f"compilation included"
+    )
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        main(options)
+    except ValueError as error:
+        sys.exit(f"eval_gsm8k.py: {error}")

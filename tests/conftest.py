@@ -1,0 +1,79 @@
+"""Tiny models, shared between tests: every weight random, norms, biases and y_init included."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.model import QwenTRM, new_trm
+from trm_jax.qwen import Qwen
+
+PRESETS = ("mathllm", "residual")
+
+
+def randomize(module, seed: int, scale: float = 0.1):
+    """The module with noise on every weight, so that no scale is one and no bias zero."""
+    leaves, structure = jax.tree.flatten(module)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    noisy = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def tiny_qwen_config(**changes) -> QwenConfig:
+    values = dict(
+        vocab_size=61,
+        width=24,
+        mlp_width=40,
+        num_layers=3,
+        num_heads=4,
+        num_kv_heads=2,
+        rope_theta=1000.0,
+        norm_eps=1e-6,
+        tied_head=False,
+        max_length=128,
+        end_tokens=(60,),
+    )
+    return QwenConfig(**(values | changes))
+
+
+def tiny_model(preset: str, *, trained: bool = True, **changes) -> QwenTRM:
+    """A model of random weights; unless `trained`, its recursion is as a new run starts it."""
+    backbone = randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=1)
+    config = TRMConfig.preset(preset, **(dict(latent_updates=2, recursions=2, supervision_steps=3) | changes))
+    trm = new_trm(backbone, config, seed=2)
+    return QwenTRM(backbone, randomize(trm, seed=3) if trained else trm)
+
+
+@pytest.fixture(scope="session", params=PRESETS)
+def model(request) -> QwenTRM:
+    return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def demo_model_folder(tmp_path_factory) -> pathlib.Path:
+    """The embedded demo model, converted to float32."""
+    from trm_jax import checkpoint, convert, demo
+
+    folder = tmp_path_factory.mktemp("demo") / "model"
+    config = convert.read_config(demo.MODEL)
+    with checkpoint.replacing(folder) as partial:
+        checkpoint.save_model(partial, config, convert.read_backbone(demo.MODEL, config, "float32"))
+        convert.copy_tokenizer(demo.MODEL, partial / "tokenizer")
+    return folder
+
+
+def random_tokens(shape, seed: int = 0, high: int = 60) -> np.ndarray:
+    """Token ids below the tiny model's end token."""
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.int32)
+
+
+def max_error(found, expected) -> float:
+    return float(jnp.max(jnp.abs(jnp.asarray(found) - jnp.asarray(expected))))

@@ -1,0 +1,1 @@
+"""The contract in plain, slow PyTorch, written from the design alone: what trm_jax is held against."""

@@ -1,0 +1,128 @@
+"""The whole computation against the PyTorch oracle, in float32: forward, gradients, training, decoding."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
+from tests.reference.model import ReferenceModel
+from tests.reference.training import ReferenceTrainer
+from trm_jax import generate, supervision_logits
+from trm_jax.config import TRMConfig
+from trm_jax.data import Example, Loader
+from trm_jax.model import QwenTRM
+from trm_jax.train import TrainConfig, make_optimizer, make_train_batch, new_state, supervision_loss
+from trm_jax.weights import named_weights
+
+PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]
+
+
+def as_torch(tree):
+    return {name: torch.tensor(np.asarray(weight)) for name, weight in named_weights(tree).items()}
+
+
+def reference(model: QwenTRM) -> ReferenceModel:
+    return ReferenceModel(model.backbone.config, model.trm.config, as_torch(model.backbone), as_torch(model.trm))
+
+
+def test_logits_and_states_after_every_supervision_step(model):
+    """Any slip in norm, rotation, grouping, loop order or readout moves these."""
+    tokens = random_tokens((2, 11))
+    logits = supervision_logits(model, tokens)
+    hidden, _ = model.backbone(tokens)
+    context = model.trm.context(hidden)
+    rotation = model.backbone.rotation(np.arange(11)[None])
+    y, z = model.trm.start(context)
+    for step in range(model.trm.config.supervision_steps):
+        y, z = model.trm.supervision_step(context, y, z, rotation)
+        for row in range(2):
+            expected = reference(model).all_steps(tokens[row])[step]
+            for found, wanted in zip((logits[step, row], y[row], z[row]), expected, strict=True):
+                assert max_error(found, wanted.numpy()) < 1e-4
+
+
+def examples() -> list[Example]:
+    """Rows of unequal length with prompts of unequal length."""
+    lengths = ((9, 4), (7, 3), (12, 5), (5, 2))
+    return [Example(random_tokens(length, seed=length), prompt) for length, prompt in lengths]
+
+
+def rows_of(loader: Loader, batch) -> list[list[tuple]]:
+    """The unpadded rows of each micro-batch, found again by their tokens."""
+    known = {tuple(e.tokens.tolist()): (e.tokens.tolist(), e.prompt_length) for e in loader.examples}
+    return [
+        [next(row for key, row in known.items() if tuple(tokens[: len(key)].tolist()) == key) for tokens in micro]
+        for micro in batch.tokens
+    ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recursions", [1, 2])
+def test_gradients_of_the_first_and_a_later_supervision_step(preset, recursions):
+    """With one pass y_init gets its gradient in the first step only; with more, never."""
+    model = tiny_model(preset, recursions=recursions)
+    loader = Loader(examples(), batch_size=4)
+    batch = jax.tree.map(lambda array: array[0], loader[0])
+    oracle = ReferenceTrainer(reference(model), TrainConfig(), 1)
+    (rows,), states = rows_of(loader, loader[0]), [None] * 4
+    labelled = sum(len(tokens) - prompt for tokens, prompt in rows)
+    hidden, _ = model.backbone(batch.tokens)
+    y = z = np.zeros(hidden.last.shape, np.float32)
+    grad = jax.jit(jax.value_and_grad(supervision_loss, has_aux=True), static_argnums=8)
+    for first in (True, False):
+        args = (model.trm, model.backbone, batch, hidden, y, z, first, labelled, np.float32)
+        (loss, (_, y, z)), grads = grad(*args)
+        expected, states = oracle.step_gradients(rows, states)
+        assert abs(loss - expected) < 1e-4 * expected
+        for name, found in named_weights(grads).items():
+            wanted = oracle.model.trm[name].grad.numpy()
+            assert max_error(found, wanted) <= 1e-4 * np.abs(wanted).max(), name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_three_batches_of_training(preset, accumulation):
+    """Losses, weights and EMA after nine optimizer steps: clipping, schedule, decay, accumulation, detachment."""
+    model = tiny_model(preset)
+    config = TrainConfig(learning_rate=3e-3, warmup_steps=2, ema_decay=0.9, batch_size=4 // accumulation)
+    steps = 3 * model.trm.config.supervision_steps
+    oracle = ReferenceTrainer(reference(model), config, steps)
+    loader = Loader(examples(), config.batch_size, accumulation)
+    optimizer = make_optimizer(config, steps)
+    train_batch = make_train_batch(optimizer, config.ema_decay, np.float32)
+    state = new_state(jax.tree.map(np.copy, model.trm), optimizer)
+    for number in range(3):
+        batch = loader[number]
+        state, metrics = train_batch(state, model.backbone, batch)
+        expected = oracle.train_batch(rows_of(loader, batch))
+        np.testing.assert_allclose(metrics.loss, expected, rtol=1e-4)
+    for found, wanted in ((state.trm, oracle.model.trm), (state.ema, oracle.ema)):
+        for name, weight in named_weights(found).items():
+            expected = wanted[name].detach().numpy()
+            assert max_error(weight, expected) <= 1e-4 * np.abs(expected).max(), name
+    assert int(state.steps) == steps
+    assert int(state.batches) == 3
+
+
+def test_per_pass_decoding_is_recomputing_the_whole_sequence(model):
+    tokens = generate(model, PROMPTS, 6, kv_cache="per_pass", eos_token_ids=[])
+    assert tokens == [reference(model).greedy_recomputed(prompt, 6) for prompt in PROMPTS]
+
+
+def test_last_pass_decoding_sees_the_past_as_its_last_pass_left_it(model):
+    tokens = generate(model, PROMPTS, 6, kv_cache="last_pass", eos_token_ids=[])
+    assert tokens == [reference(model).greedy_last_pass(prompt, 6) for prompt in PROMPTS]
+
+
+def test_the_two_cache_policies_differ():
+    """Otherwise the two tests above could pass with either policy."""
+    model = tiny_model("mathllm")
+    prompts = [list(map(int, random_tokens(12, seed=seed))) for seed in range(8)]
+    exact, approximate = (generate(model, prompts, 12, kv_cache=k, eos_token_ids=[]) for k in ("per_pass", "last_pass"))
+    assert exact != approximate
+
+
+def test_original_sizes_are_the_default():
+    config = TRMConfig.mathllm()
+    assert config.passes * config.calls == 336

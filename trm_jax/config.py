@@ -1,0 +1,177 @@
+"""What a model is: frozen, hashable dataclasses, read from and written to JSON strictly."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+
+class ConfigError(ValueError):
+    """A configuration that this package cannot honour; the message says what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the config from a JSON object that has exactly its fields. Raises ConfigError."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+        if missing or unknown:
+            raise ConfigError(f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}")
+        return cls(**values)
+
+    def _require_positive(self, *names: str) -> None:
+        bad = {name: getattr(self, name) for name in names if not getattr(self, name) > 0}
+        if bad:
+            raise ConfigError(f"{type(self).__name__}: must be above zero: {bad}")
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenConfig(_Config):
+    """The dimensions of a Qwen2/Qwen2.5 backbone."""
+
+    vocab_size: int  # V
+    width: int  # D
+    mlp_width: int  # F
+    num_layers: int  # L
+    num_heads: int  # N
+    num_kv_heads: int  # K
+    rope_theta: float
+    norm_eps: float
+    tied_head: bool
+    max_length: int  # longest sequence the backbone was trained for, tokens
+    end_tokens: tuple[int, ...]  # any of these ends an answer
+
+    def __post_init__(self):
+        object.__setattr__(self, "end_tokens", tuple(sorted(self.end_tokens)))  # a list, where it comes from JSON
+        self._require_positive(
+            "vocab_size", "width", "mlp_width", "num_layers", "num_heads", "num_kv_heads", "rope_theta", "max_length"
+        )
+        if self.width % self.num_heads or self.num_heads % self.num_kv_heads or self.head_size % 2:
+            raise ConfigError(
+                f"width {self.width}, {self.num_heads} query heads and {self.num_kv_heads} key/value heads do not fit: "
+                "the heads must divide the width into even sizes, the key/value heads must divide the query heads"
+            )
+
+    @property
+    def head_size(self) -> int:  # H
+        return self.width // self.num_heads
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Self:
+        """Reads the `config.json` of a Qwen2/Qwen2.5 causal model, as transformers 4 or 5 writes it.
+
+        Raises ConfigError for another architecture and for features the backbone does not compute.
+        """
+        if values.get("model_type") != "qwen2":
+            raise ConfigError(f"model_type is {values.get('model_type')!r}; only Qwen2 and Qwen2.5 ('qwen2') convert")
+        if values.get("hidden_act", "silu") != "silu":
+            raise ConfigError(f"hidden_act is {values['hidden_act']!r}; the backbone computes 'silu'")
+        if values.get("use_sliding_window"):
+            raise ConfigError("use_sliding_window is true; the backbone computes full attention only")
+        needed = {
+            "vocab_size": "vocab_size",
+            "hidden_size": "width",
+            "intermediate_size": "mlp_width",
+            "num_hidden_layers": "num_layers",
+            "num_attention_heads": "num_heads",
+            "num_key_value_heads": "num_kv_heads",
+            "rms_norm_eps": "norm_eps",
+            "max_position_embeddings": "max_length",
+        }
+        missing = sorted(needed.keys() - values.keys())
+        if missing:
+            raise ConfigError(f"config.json lacks {missing}")
+        ends = values.get("eos_token_id")
+        return cls(
+            **{field: values[name] for name, field in needed.items()},
+            end_tokens=ends if isinstance(ends, list) else [] if ends is None else [ends],
+            rope_theta=_rope_theta(values),
+            tied_head=bool(values.get("tie_word_embeddings", False)),
+        )
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """The `config.json` that transformers and `from_hugging_face` read back."""
+        return {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.width,
+            "intermediate_size": self.mlp_width,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "rms_norm_eps": self.norm_eps,
+            "max_position_embeddings": self.max_length,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tied_head,
+            "use_sliding_window": False,
+            "eos_token_id": list(self.end_tokens),
+        }
+
+
+def _rope_theta(values: Mapping[str, Any]) -> float:
+    """The rotary base: `rope_theta` (transformers 4) or `rope_parameters.rope_theta` (transformers 5), one required."""
+    parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default":
+        raise ConfigError(f"rotary embedding of type {kind!r} is not supported, only 'default'")
+    found = {float(theta) for theta in (values.get("rope_theta"), parameters.get("rope_theta")) if theta is not None}
+    if len(found) != 1:
+        raise ConfigError(
+            f"config.json must give one rotary base, rope_theta or rope_parameters.rope_theta; found {sorted(found)}"
+        )
+    return found.pop()
+
+
+@dataclasses.dataclass(frozen=True)
+class TRMConfig(_Config):
+    """The recursion: its loop counts and the five places where the two presets differ."""
+
+    latent_updates: int = 6  # n: updates of z in a pass, before the one update of y
+    recursions: int = 3  # T: passes in a supervision step; the last one gets the gradient
+    supervision_steps: int = 16  # N_sup
+    block: Literal["plain", "post_norm"] = "plain"
+    context: Literal["last", "mix"] = "last"
+    readout: Literal["replace", "residual"] = "replace"
+    frozen_head: bool = False
+    kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
+
+    def __post_init__(self):
+        self._require_positive("latent_updates", "recursions", "supervision_steps")
+        for field in dataclasses.fields(self):
+            allowed = getattr(field.type, "__args__", None)
+            if allowed and getattr(self, field.name) not in allowed:
+                raise ConfigError(f"TRMConfig.{field.name} is {getattr(self, field.name)!r}, not one of {allowed}")
+
+    @property
+    def calls(self) -> int:
+        """U, the block calls of one pass."""
+        return self.latent_updates + 1
+
+    @property
+    def passes(self) -> int:
+        """P, the passes of all supervision steps."""
+        return self.supervision_steps * self.recursions
+
+    @classmethod
+    def mathllm(cls, **changes) -> Self:
+        """The original MathLLM in everything."""
+        return cls(**changes)
+
+    @classmethod
+    def residual(cls, **changes) -> Self:
+        """Post-norm block, mixed context, residual readout over the backbone's own frozen head, exact cache."""
+        own = dict(block="post_norm", context="mix", readout="residual", frozen_head=True, kv_cache="per_pass")
+        return cls(**(own | changes))
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> Self:
+        presets = {"mathllm": cls.mathllm, "residual": cls.residual}
+        if name not in presets:
+            raise ConfigError(f"unknown preset {name!r}, one of {sorted(presets)}")
+        return presets[name](**changes)

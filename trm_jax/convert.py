@@ -1,0 +1,173 @@
+"""Hugging Face safetensors to the backbone and back, through one key table."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+
+import jax
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy, which safetensors needs)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from trm_jax.config import ConfigError, QwenConfig
+from trm_jax.qwen import Qwen, abstract_qwen
+from trm_jax.weights import WeightsError, check_weights, named_weights
+
+EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
+TOP_KEYS = {"embedding": EMBEDDING, "norm.scale": "model.norm.weight", "lm_head": LM_HEAD}
+LAYER_KEYS = {
+    "layers.attention_norm.scale": "input_layernorm.weight",
+    "layers.attention.query.kernel": "self_attn.q_proj.weight",
+    "layers.attention.query.bias": "self_attn.q_proj.bias",
+    "layers.attention.key.kernel": "self_attn.k_proj.weight",
+    "layers.attention.key.bias": "self_attn.k_proj.bias",
+    "layers.attention.value.kernel": "self_attn.v_proj.weight",
+    "layers.attention.value.bias": "self_attn.v_proj.bias",
+    "layers.attention.output.kernel": "self_attn.o_proj.weight",
+    "layers.mlp_norm.scale": "post_attention_layernorm.weight",
+    "layers.mlp.gate.kernel": "mlp.gate_proj.weight",
+    "layers.mlp.up.kernel": "mlp.up_proj.weight",
+    "layers.mlp.down.kernel": "mlp.down_proj.weight",
+}
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def find_model(name: str) -> pathlib.Path:
+    """The folder of a model: `name` itself, or what it names on the Hugging Face hub, downloaded."""
+    if pathlib.Path(name).is_dir():
+        return pathlib.Path(name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ConfigError(f"{name!r} is neither a folder nor a hub id such as Qwen/Qwen2.5-Math-1.5B-Instruct")
+    import huggingface_hub
+
+    try:
+        files = ["*.json", "*.safetensors", "merges.txt", "*.jinja"]
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise ConfigError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
+
+
+def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
+    """For each weight of the backbone the tensors it is made of: one, or one a layer."""
+    table = {name: [key] for name, key in TOP_KEYS.items() if not (config.tied_head and key == LM_HEAD)}
+    for name, key in LAYER_KEYS.items():
+        table[name] = [f"model.layers.{layer}.{key}" for layer in range(config.num_layers)]
+    return table
+
+
+def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights of a Hugging Face folder, one after the other, by the backbone's names and in `dtype`.
+
+    Tensors are read one at a time straight into their place. Raises WeightsError before the first is read, all faults in
+    one message, unless every tensor is used once and every weight is filled.
+    """
+    weights = named_weights(abstract_qwen(config))
+    table = hugging_face_keys(config)
+    assert table.keys() == weights.keys(), "the key table must name every weight of the backbone"
+    files = _tensor_files(folder)
+    shapes = {key: _shape(path, key) for key, path in files.items() if not key.endswith("rotary_emb.inv_freq")}
+    if config.tied_head and LM_HEAD in shapes:
+        _require_tied(files)
+        del shapes[LM_HEAD]
+    expected = {key: _tensor_shape(name, weights[name]) for name, keys in table.items() for key in keys}
+    check_weights(expected, shapes, where=f" in {folder}")
+
+    for name, keys in table.items():
+        weight = np.empty(weights[name].shape, dtype)
+        for layer, key in enumerate(keys):
+            with _tensor(files[key], key) as tensor:
+                (weight[layer] if name in LAYER_KEYS else weight)[...] = tensor.T if name.endswith("kernel") else tensor
+        yield name, weight
+
+
+def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: pathlib.Path | None = None) -> None:
+    """Writes a backbone as a folder that transformers and `read_backbone` load; the tokenizer's files are copied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    weights = named_weights(backbone)
+    for name, keys in hugging_face_keys(backbone.config).items():
+        values = np.asarray(weights[name])
+        for layer, key in enumerate(keys):
+            value = values[layer] if name in LAYER_KEYS else values
+            tensors[key] = np.ascontiguousarray(value.T if name.endswith("kernel") else value)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    dtype = str(backbone.embedding.dtype)
+    (folder / "config.json").write_text(
+        json.dumps(backbone.config.to_hugging_face() | {"dtype": dtype}, indent=2) + "\n"
+    )
+    if tokenizer_folder is not None:
+        copy_tokenizer(tokenizer_folder, folder)
+
+
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies whatever tokenizer files the source has."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def read_config(folder: pathlib.Path) -> QwenConfig:
+    """The config of a Hugging Face folder; its generation config may add end tokens. Raises ConfigError."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+    config = QwenConfig.from_hugging_face(json.loads((folder / "config.json").read_text()))
+    if (folder / "generation_config.json").is_file():
+        ends = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id", [])
+        ends = {*config.end_tokens, *(ends if isinstance(ends, list) else [ends])}
+        config = dataclasses.replace(config, end_tokens=tuple(ends))
+    return config
+
+
+def _tensor_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The file that each tensor of the folder is in."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+        lost = sorted({path.name for path in files.values() if not path.is_file()})
+        if lost:
+            raise WeightsError(f"{index} names files that are not there: {lost}")
+        return files
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        raise WeightsError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
+    with safetensors.safe_open(single, "np") as file:
+        return dict.fromkeys(file.keys(), single)
+
+
+def _shape(path: pathlib.Path, key: str) -> tuple[int, ...]:
+    with safetensors.safe_open(path, "np") as file:
+        return tuple(file.get_slice(key).get_shape())
+
+
+@contextlib.contextmanager
+def _tensor(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
+    """One tensor; the file is opened for it alone, so that its pages leave memory when it does."""
+    with safetensors.safe_open(path, "np") as file:
+        yield file.get_tensor(key)
+
+
+def _tensor_shape(name: str, weight: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    """The shape that one tensor of a weight has in the file: without the layers, kernels transposed."""
+    shape = weight.shape[1:] if name in LAYER_KEYS else weight.shape
+    return shape[::-1] if name.endswith("kernel") else shape
+
+
+def _require_tied(files: Mapping[str, pathlib.Path]) -> None:
+    with _tensor(files[LM_HEAD], LM_HEAD) as head, _tensor(files[EMBEDDING], EMBEDDING) as embedding:
+        if not np.array_equal(head, embedding):
+            raise WeightsError("config.json ties the head to the embedding, but the file has two different ones")

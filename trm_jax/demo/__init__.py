@@ -1,0 +1,13 @@
+"""A tiny Qwen2, word problems for it, and the sizes at which the recursion is trained on them in minutes."""
+
+import pathlib
+
+MODEL = pathlib.Path(__file__).parent / "model"  # a Hugging Face folder, made by scripts/make_demo.py
+
+# What train.py takes on the demo's data where no option says otherwise.
+TRM_SIZES = {"latent_updates": 2, "recursions": 2, "supervision_steps": 2}
+TRAINING = {"batch_size": 96, "learning_rate": 2e-3, "warmup_steps": 40, "ema_decay": 0.98, "max_length": 128}
+MAX_BATCHES = 300
+
+# What is evaluated on the demo's data.
+EVAL_BATCH, MAX_NEW_TOKENS = 64, 48

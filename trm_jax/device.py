@@ -1,0 +1,57 @@
+"""Which device JAX computes on; to be chosen before JAX is first used."""
+
+import os
+import pathlib
+import shutil
+
+
+class DeviceError(ValueError):
+    """A device that was asked for, or should be there, and that JAX does not see."""
+
+
+def choose_device(name: str = "auto") -> None:
+    """Makes JAX use `cpu`, `cuda`, or (`auto`) what it finds.
+
+    Raises DeviceError if `cuda` is not there, or if `auto` would use the CPU of a machine that has an NVIDIA GPU.
+    """
+    if name != "auto":
+        os.environ["JAX_PLATFORMS"] = name
+    import jax
+
+    if name != "auto":
+        jax.config.update("jax_platforms", name)
+    try:
+        backend = jax.default_backend()
+    except RuntimeError as error:
+        raise DeviceError(f"JAX cannot use --device {name}: {error}\n{_cuda_advice()}") from None
+    if name == "auto" and backend == "cpu" and has_nvidia_gpu():
+        raise DeviceError(
+            f"this machine has an NVIDIA GPU, but JAX sees only the CPU.\n{_cuda_advice()}\nTo use the CPU: --device cpu"
+        )
+
+
+def has_nvidia_gpu() -> bool:
+    return pathlib.Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi") is not None
+
+
+def compute_dtype(name: str | None) -> str:
+    """The type to compute in: the one asked for, else bfloat16, but float32 on a CPU, which is no faster in bfloat16."""
+    import jax
+
+    return name or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def describe_device() -> str:
+    import jax
+
+    device = jax.devices()[0]
+    stats = device.memory_stats() or {}
+    memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB" if "bytes_limit" in stats else ""
+    return f"{device.device_kind} ({device.platform}){memory}"
+
+
+def _cuda_advice() -> str:
+    return (
+        "Install JAX's CUDA wheels, pip install -e '.[cuda12]' or '.[cuda13]' (the driver's version: nvidia-smi), and leave "
+        "JAX_PLATFORMS unset."
+    )

@@ -1,0 +1,165 @@
+"""A data set through `generate`, graded, one JSON line a question; an interrupted run continues where it stopped."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from trm_jax.answers import extract_answer, same_answer
+from trm_jax.data import encode_prompts
+
+Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+Generate = Callable[[list[list[int]]], list[list[int]]]
+
+
+class EvaluationError(ValueError):
+    """An output file that does not belong to this evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.estimate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def accuracy(right: Sequence[bool]) -> Interval:
+    """The share of right answers with Wilson's score interval."""
+    n, share = len(right), sum(right) / len(right)
+    center = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    return Interval(share, max(0.0, center - half), min(1.0, center + half))
+
+
+def paired_difference(right: Sequence[bool], baseline: Sequence[bool]) -> Interval:
+    """How much more is right than in the baseline, on the same questions, with Agresti and Min's 95 % interval.
+
+    Their adjustment (2005) of Wald's interval adds half a question to each of the four cells of the paired table, so that
+    few or no disagreements do not look certain.
+    """
+    if len(right) != len(baseline):
+        raise ValueError(f"paired results differ in number: {len(right)} and {len(baseline)}")
+    n = len(right)
+    gained = sum(a and not b for a, b in zip(right, baseline, strict=True))
+    lost = sum(b and not a for a, b in zip(right, baseline, strict=True))
+    up, down, size = gained + 0.5, lost + 0.5, n + 2
+    center = (up - down) / size
+    half = Z95 * math.sqrt(up + down - (up - down) ** 2 / size) / size
+    return Interval((gained - lost) / n, max(-1.0, center - half), min(1.0, center + half))
+
+
+def evaluate(
+    rows: Sequence[dict[str, str]],
+    tokenizer,
+    generate: Generate,
+    batch_size: int,
+    output: pathlib.Path | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[dict[str, Any]]:
+    """Answers and grades every question.
+
+    Args:
+        rows: `question` and `answer` (with its `####` line or box).
+        generate: prompts to new tokens.
+        output: a file that gets one JSON line a question, in whole batches; lines that it holds already are kept.
+        progress: wraps the loop over batches.
+
+    Returns one record a question, in the order of `rows`: index, question, text, extracted, expected, correct, tokens (new
+    ones), seconds (its share of its batch). Raises EvaluationError if the file's questions are others.
+    """
+    done = read_records(output, rows) if output else {}
+    prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
+    # Rows of like length share a batch, longest first: memory runs out at once or never.
+    todo = sorted((index for index in range(len(rows)) if index not in done), key=lambda index: -len(prompts[index]))
+    for batch in progress([todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]):
+        started = time.perf_counter()
+        answers = generate([prompts[index] for index in batch])
+        seconds = (time.perf_counter() - started) / len(batch)
+        records = {
+            index: grade(index, rows[index], tokenizer.decode(answer, skip_special_tokens=True), len(answer), seconds)
+            for index, answer in zip(batch, answers, strict=True)
+        }
+        done |= records
+        if output:
+            with output.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
+    return [done[index] for index in range(len(rows))]
+
+
+def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
+    """The file for the records of an evaluation with these settings, which are noted in a summary beside it.
+
+    Without a path, a file in `folder` that is named by the settings. Raises EvaluationError if the file is of others.
+    """
+    if path is None:
+        words = "-".join(pathlib.Path(str(value)).stem for value in settings.values())
+        path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    summary = path.with_suffix(".json")
+    if path.exists() and summary.exists():
+        found = json.loads(summary.read_text())
+        differences = [
+            f"{name}: {found.get(name)!r} there, {settings[name]!r} now"
+            for name in settings
+            if found.get(name) != settings[name]
+        ]
+        if differences:
+            raise EvaluationError(
+                "\n  ".join([f"{path} is of another evaluation; give another --output:", *differences])
+            )
+    summary.write_text(json.dumps(settings, indent=2) + "\n")
+    return path
+
+
+def grade(index: int, row: dict[str, str], text: str, tokens: int, seconds: float) -> dict[str, Any]:
+    extracted, expected = extract_answer(text), extract_answer(row["answer"])
+    return {
+        "index": index,
+        "question": row["question"],
+        "text": text,
+        "extracted": extracted,
+        "expected": expected,
+        "correct": same_answer(extracted, expected),
+        "tokens": tokens,
+        "seconds": seconds,
+    }
+
+
+def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int, dict[str, Any]]:
+    """The records that a file holds of these rows, by index; a last line cut short by a kill is removed from the file."""
+    if not path.exists():
+        return {}
+    whole = path.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    records = {record["index"]: record for record in map(json.loads, whole.decode().splitlines())}
+    for index, record in records.items():
+        if index < len(rows) and record["question"] != rows[index]["question"]:
+            raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
+    path.write_bytes(whole)
+    return {index: record for index, record in records.items() if index < len(rows)}
+
+
+def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, and speed over all batches (compilation included)."""
+    seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens"))
+    interval = accuracy([record["correct"] for record in records])
+    return {
+        "questions": len(records),
+        "correct": sum(record["correct"] for record in records),
+        "accuracy": interval.estimate,
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "without_answer": sum(record["extracted"] is None for record in records),
+        "seconds_per_sample": seconds / len(records),
+        "tokens_per_second": tokens / seconds,
+    }

@@ -1,0 +1,116 @@
+"""The Tiny Recursive Model: one block, applied over and over to an answer state y and a latent state z.
+
+Source: zxcyxv/MathLLM, after "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from trm_jax.cache import KVCache
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.layers import Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
+from trm_jax.qwen import NUM_LEVELS, Hidden
+
+NORM_EPS = 1e-6
+MLP_RATIO = 4
+MIX_START = 0.5
+
+State = Float[Array, "B S D"]
+
+
+class Block(nnx.Module):
+    """The one transformer block; attention has as many key/value heads as query heads.
+
+    `plain`: mlp(norm2(attn(norm1(h)))), without any residual, as the original. `post_norm`: h = norm1(h + attn(h)), then
+    norm2(h + mlp(h)), as the TRM paper.
+    """
+
+    def __init__(self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs):
+        self.kind = config.block
+        self.norm1 = RMSNorm(backbone.width, NORM_EPS)
+        self.attention = Attention(backbone.width, backbone.num_heads, backbone.num_heads, bias=False, rngs=rngs)
+        self.norm2 = RMSNorm(backbone.width, NORM_EPS)
+        self.mlp = SwiGLU(backbone.width, MLP_RATIO * backbone.width, rngs=rngs)
+
+    def __call__(self, h: State, rotation: Rotation, cache: KVCache | None = None, layer=None):
+        if self.kind == "post_norm":
+            attended, cache = self.attention(h, rotation, cache, layer)
+            h = self.norm1(h + attended)
+            return self.norm2(h + self.mlp(h)), cache
+        attended, cache = self.attention(self.norm1(h), rotation, cache, layer)
+        return self.mlp(self.norm2(attended)), cache
+
+
+class TRM(nnx.Module):
+    """Everything that is trained: the block, the start of y, the readout and, unless frozen, an output head."""
+
+    def __init__(
+        self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs, head: Float[Array, "V D"] | None = None
+    ):
+        """`head`: the backbone's, copied as the start of the trained one; unused where the config freezes it."""
+        width = backbone.width
+        self.config = config
+        self.y_init = nnx.Param(jnp.zeros(width))
+        self.block = Block(backbone, config, rngs)
+        self.norm = RMSNorm(width, NORM_EPS)
+        self.mix = nnx.Param(jnp.full(NUM_LEVELS, MIX_START, jnp.float32)) if config.context == "mix" else None
+        self.alpha = nnx.Param(jnp.zeros(width)) if config.readout == "residual" else None
+        self.head = None if config.frozen_head else nnx.Param(jnp.array(head, jnp.float32))
+
+    def context(self, hidden: Hidden) -> State:
+        """What every update of z sees of the backbone."""
+        if self.mix is None:
+            return hidden.last
+        levels = rms_normalize(hidden.levels, NORM_EPS)
+        return hidden.last + jnp.einsum("i,iBSD->BSD", self.mix[...], levels)
+
+    def start(self, context: State) -> tuple[State, State]:
+        """y and z before the first pass."""
+        return jnp.broadcast_to(self.y_init[...], context.shape), jnp.zeros_like(context)
+
+    def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
+        """A cache for `passes` passes (per_pass), or for one (last_pass): one layer a block call."""
+        dtype = self.y_init.dtype
+        return KVCache.empty(passes * self.config.calls, batch, capacity, backbone.num_heads, backbone.head_size, dtype)
+
+    def run_pass(self, context: State, y: State, z: State, rotation: Rotation, cache: KVCache | None, index):
+        """One latent recursion: n updates of z, then one of y. `index` counts the passes from the start.
+
+        In a cache with fewer layers than there are passes, a pass overwrites what an earlier one left, so that the last
+        pass is the one that stays.
+        """
+        first = 0 if cache is None else index * self.config.calls % cache.layers
+        for update in range(self.config.latent_updates):
+            z, cache = self.block(context + y + z, rotation, cache, first + update)
+        y, cache = self.block(y + z, rotation, cache, first + self.config.latent_updates)
+        return y, z, cache
+
+    def supervision_step(self, context: State, y: State, z: State, rotation: Rotation):
+        """T passes over a whole sequence; only the last one is differentiated."""
+        frozen = jax.tree.map(jax.lax.stop_gradient, self)
+
+        def step(state, _):
+            y, z, _ = frozen.run_pass(jax.lax.stop_gradient(context), *state, rotation, None, 0)
+            return (y, z), None
+
+        if self.config.recursions > 1:
+            (y, z), _ = jax.lax.scan(step, jax.lax.stop_gradient((y, z)), length=self.config.recursions - 1)
+        y, z, _ = self.run_pass(context, y, z, rotation, None, 0)
+        return y, z
+
+    def refine(self, context: State, rotation: Rotation, cache: KVCache, supervision_steps: int):
+        """All passes of `supervision_steps` steps through a cache. Returns y and the cache."""
+
+        def step(carry, index: Int[Array, ""]):
+            return self.run_pass(context, *carry[:2], rotation, carry[2], index), None
+
+        passes = jnp.arange(supervision_steps * self.config.recursions)
+        (y, _, cache), _ = jax.lax.scan(step, (*self.start(context), cache), passes)
+        return y, cache
+
+    def features(self, last: State, y: State) -> State:
+        """What the output head reads: norm(y), or the backbone's last hidden state moved by it."""
+        answer = self.norm(y)
+        return answer if self.alpha is None else last + self.alpha[...] * answer
