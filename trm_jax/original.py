@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import pickle
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,8 +54,11 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
         raise WeightsError("--trm-checkpoint reads a file of torch.save and needs torch: pip install torch") from None
     # A stand-in under the name that the pickle asks for; the loader refuses every other class.
     stand_in = type("TRMConfig", (), {"__module__": "src.config"})
-    with torch.serialization.safe_globals([stand_in]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals([stand_in]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(f"{path} cannot be read, or was refused as unsafe: {error}") from None
     if not isinstance(content, dict) or not set(COMPONENTS) <= content.keys():
         raise WeightsError(f"{path} is not a checkpoint of MathLLM: it lacks some of {COMPONENTS}")
     return content

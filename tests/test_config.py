@@ -1,0 +1,72 @@
+"""Configs: strict JSON, both spellings of Hugging Face, and what is refused."""
+
+import pytest
+
+from tests.conftest import tiny_qwen_config
+from trm_jax.config import ConfigError, QwenConfig, TRMConfig
+
+
+def hugging_face(**changes):
+    return tiny_qwen_config().to_hugging_face() | changes
+
+
+def test_round_trips():
+    qwen, trm = tiny_qwen_config(), TRMConfig.residual(latent_updates=3)
+    assert QwenConfig.from_json(qwen.to_json()) == qwen
+    assert QwenConfig.from_hugging_face(qwen.to_hugging_face()) == qwen
+    assert TRMConfig.from_json(trm.to_json()) == trm
+
+
+@pytest.mark.parametrize("values", [{}, {"latent_updates": 6, "surprise": 1}])
+def test_json_must_have_exactly_the_fields(values):
+    """A field that is dropped in silence is a different model."""
+    with pytest.raises(ConfigError, match="missing fields"):
+        TRMConfig.from_json(values)
+
+
+def test_both_spellings_of_the_rotary_base():
+    """A default in place of a missing base would be a silently wrong model."""
+    new = hugging_face(rope_parameters={"rope_theta": 1000.0, "rope_type": "default"})
+    del new["rope_theta"]
+    assert QwenConfig.from_hugging_face(new).rope_theta == 1000.0
+    del new["rope_parameters"]
+    with pytest.raises(ConfigError, match="rotary base"):
+        QwenConfig.from_hugging_face(new)
+    with pytest.raises(ConfigError, match="rotary base"):
+        QwenConfig.from_hugging_face(hugging_face(rope_parameters={"rope_theta": 5.0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "llama"}, "model_type"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"use_sliding_window": True}, "sliding"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+        ({"num_attention_heads": 5}, "do not fit"),
+        ({"num_hidden_layers": 0}, "above zero"),
+    ],
+)
+def test_what_the_backbone_does_not_compute_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        QwenConfig.from_hugging_face(hugging_face(**changes))
+
+
+def test_presets_differ_in_the_five_places_of_the_contract():
+    ours, original = TRMConfig.residual().to_json(), TRMConfig.mathllm().to_json()
+    assert {name for name in ours if ours[name] != original[name]} == {
+        "block",
+        "context",
+        "readout",
+        "frozen_head",
+        "kv_cache",
+    }
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(ConfigError, match="post_norm"):
+        TRMConfig(block="pre_norm")
+    with pytest.raises(ConfigError, match="preset"):
+        TRMConfig.preset("tiny")
+    with pytest.raises(ConfigError, match="above zero"):
+        TRMConfig(recursions=0)

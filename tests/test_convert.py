@@ -1,0 +1,188 @@
+"""Conversion: every fault named at once, nothing used twice, little memory; and the original's checkpoints."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from flax import nnx
+
+from tests.conftest import randomize, tiny_model, tiny_qwen_config
+from trm_jax import checkpoint, convert, original
+from trm_jax.qwen import Qwen
+from trm_jax.weights import WeightsError, named_weights
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """A tiny model in Hugging Face's format."""
+    backbone = randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=5)
+    convert.write_hugging_face(tmp_path / "hf", backbone)
+    return tmp_path / "hf"
+
+
+def read(folder):
+    return dict(convert.read_backbone(folder, convert.read_config(folder), np.float32))
+
+
+def change(folder, edit) -> None:
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    edit(tensors)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+def test_every_weight_is_filled_with_its_own_tensor(folder):
+    """Random weights are all different, so one that is swapped, skipped or transposed shows."""
+    expected = named_weights(randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=5))
+    found = read(folder)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        np.testing.assert_array_equal(found[name], weight, err_msg=name)
+
+
+def test_all_faults_come_in_one_message(folder):
+    def spoil(tensors):
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.7.mlp.up_proj.weight"] = np.zeros((2, 2), np.float32)
+        tensors["model.norm.weight"] = np.zeros(5, np.float32)
+
+    change(folder, spoil)
+    with pytest.raises(WeightsError) as error:
+        read(folder)
+    assert "missing: model.layers.1.mlp.up_proj.weight" in str(error.value)
+    assert "not used: model.layers.7.mlp.up_proj.weight" in str(error.value)
+    assert "shape of model.norm.weight: (5,), expected (24,)" in str(error.value)
+
+
+def test_a_tied_model_may_carry_its_head_but_not_another(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="two different"):
+        read(folder)
+    change(folder, lambda tensors: tensors.update({convert.LM_HEAD: tensors[convert.EMBEDDING]}))
+    assert "lm_head" not in read(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    index = {"weight_map": {convert.EMBEDDING: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="model-00001-of-00002"):
+        read(folder)
+
+
+def test_a_folder_with_other_things_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(checkpoint.CheckpointError, match="something else"), checkpoint.replacing(tmp_path):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_converting_needs_no_torch(folder, tmp_path):
+    """Importing trm_jax and converting must work where torch is not installed."""
+    script = (
+        "import sys, runpy\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'torch': raise ImportError('torch is not installed')\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        f"sys.argv = ['convert_qwen.py', '--model', {str(folder)!r}, '--output', {str(tmp_path / 'out')!r}]\n"
+        "runpy.run_path('scripts/convert_qwen.py', run_name='__main__')"
+    )
+    root = pathlib.Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/config.json").exists()
+
+
+class FakeConfig:
+    """Pickles under the name of the original's config class."""
+
+
+FakeConfig.__module__, FakeConfig.__qualname__ = "src.config", "TRMConfig"
+
+
+def save_original(path, trm, *, ema=None, config=None):
+    """A checkpoint as the original's torch.save writes it."""
+
+    def state_dicts(trm):
+        parts = {part: {} for part in original.COMPONENTS}
+        for name, weight in named_weights(trm).items():
+            part, key = original.KEYS[name].split(".", 1)
+            value = np.asarray(weight).T.copy() if name.endswith("kernel") else np.asarray(weight)
+            parts[part][key] = torch.tensor(value[None, None] if name == "y_init" else value)
+        return parts
+
+    content = state_dicts(trm)
+    if ema is not None:
+        content["ema"] = {
+            "shadow": {f"{part}.{key}": v for part, d in state_dicts(ema).items() for key, v in d.items()}
+        }
+    if config is not None:
+        content["config"] = config
+    torch.save(content, path)
+
+
+@pytest.fixture
+def pickled_config(monkeypatch):
+    """The original's config object; its module exists only while it is pickled."""
+    import types
+
+    module = types.ModuleType("src.config")
+    module.TRMConfig = FakeConfig
+    monkeypatch.setitem(sys.modules, "src", types.ModuleType("src"))
+    monkeypatch.setitem(sys.modules, "src.config", module)
+    config = FakeConfig()
+    config.__dict__.update(n_latent=2, T_recursion=2, N_supervision=3, backbone_dim=24)
+    return config
+
+
+def test_import_of_the_originals_checkpoint(tmp_path, pickled_config, monkeypatch):
+    model = tiny_model("mathllm")
+    ema = jax.tree.map(lambda weight: weight + 1, model.trm)
+    save_original(tmp_path / "trm_model.pt", model.trm, ema=ema, config=pickled_config)
+    monkeypatch.delitem(sys.modules, "src.config")
+    trm, shadow = original.read_trm_checkpoint(tmp_path / "trm_model.pt", model.backbone.config)
+    assert trm.config == model.trm.config
+    for found, expected in ((trm, model.trm), (shadow, ema)):
+        for name, weight in named_weights(expected).items():
+            np.testing.assert_array_equal(named_weights(found)[name], weight, err_msg=name)
+
+
+def test_imported_checkpoint_is_in_the_model_folder(tmp_path, folder):
+    """The folder gives back the raw weights or the moving average, as asked."""
+    model = tiny_model("mathllm")
+    ema = jax.tree.map(lambda weight: weight + 1, model.trm)
+    config = convert.read_config(folder)
+    with checkpoint.replacing(tmp_path / "ours") as partial:
+        checkpoint.save_model(partial, config, convert.read_backbone(folder, config, "float32"), model.trm, ema)
+    for use_ema, expected in ((True, ema), (False, model.trm)):
+        found = checkpoint.load_model(tmp_path / "ours", use_ema=use_ema).trm
+        assert found.config == model.trm.config
+        for name, weight in named_weights(expected).items():
+            np.testing.assert_array_equal(named_weights(found)[name], weight, err_msg=name)
+
+
+def test_faults_of_an_original_checkpoint_are_named(tmp_path):
+    model = tiny_model("mathllm")
+    save_original(tmp_path / "trm_model.pt", model.trm)
+    with pytest.raises(WeightsError, match=r"heads.lm_head.weight \(61, 24\), expected \(70, 24\)|shape of heads.lm_head"):
+        original.read_trm_checkpoint(tmp_path / "trm_model.pt", tiny_qwen_config(vocab_size=70))
+
+
+class Evil:
+    def __reduce__(self):
+        return (pathlib.Path.touch, (pathlib.Path("evil"),))
+
+
+def test_a_pickle_cannot_run_code(tmp_path, monkeypatch):
+    """A plain unpickle would create the file."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"interface": {}, "engine": {}, "heads": {}, "config": Evil()}, "trm_model.pt")
+    with pytest.raises(WeightsError, match="refused"):
+        original.read_trm_checkpoint(pathlib.Path("trm_model.pt"), tiny_qwen_config())
+    assert not pathlib.Path("evil").exists()
