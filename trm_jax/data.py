@@ -40,9 +40,11 @@ def load_rows(source: str, split: str) -> list[dict[str, str]]:
     path = pathlib.Path(source)
     if not path.is_file():
         raise DataError(f"no data set {source!r}: give 'gsm8k', 'demo', or the path of a .jsonl file")
-    return [
-        _parse_row(line, path, number) for number, line in enumerate(path.open(encoding="utf-8"), 1) if line.strip()
-    ]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = [_parse_row(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return rows
 
 
 def _parse_row(line: str, path: pathlib.Path, number: int) -> dict[str, str]:

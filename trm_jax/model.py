@@ -31,7 +31,7 @@ def new_trm(backbone: Qwen, config: TRMConfig, seed: int = 0) -> TRM:
 
 def abstract_trm(backbone: Qwen, config: TRMConfig) -> TRM:
     """The recursion's shapes, without its memory; the backbone may be abstract too."""
-    return nnx.eval_shape(new_trm, backbone, config)
+    return nnx.eval_shape(lambda qwen: new_trm(qwen, config), backbone)
 
 
 def supervision_logits(model: QwenTRM, input_ids: Int[Array, "B S"]) -> Float[Array, "N_sup B S V"]:

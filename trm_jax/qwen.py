@@ -44,7 +44,7 @@ class Qwen(nnx.Module):
 
     def __init__(self, config: QwenConfig, rngs: nnx.Rngs):
         self.config = config
-        init = nnx.initializers.normal(0.02)
+        init = nnx.initializers.normal(config.width**-0.5)  # logits of order one from normalised features
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.width)))
         keys = jax.random.split(rngs.params(), config.num_layers)
         self.layers = nnx.data(jax.vmap(lambda key: QwenLayer(config, nnx.Rngs(key)))(keys))

@@ -31,7 +31,7 @@ def make_problem(rng: random.Random, steps: int) -> dict[str, str]:
         sentence, sum_, total = _step(rng, total)
         sentences.append(sentence.replace("{name}", name))
         spaced = sum_.replace("+", " + ").replace("-", " - ").replace("*", " * ")
-        lines.append(f"{spaced} = <<{sum_}={total}>>{total} {item}.")
+        lines.append(f"{spaced} = <<{sum_}={total}>>{total}")
     sentences.append(f"How many {item} does {name} have now?")
     return {"question": " ".join(sentences), "answer": "\n".join([*lines, f"#### {total}"])}
 

@@ -1,0 +1,95 @@
+"""Generation: rows do not disturb each other, the end token stays, the cache is written in place."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.conftest import random_tokens, tiny_model
+from trm_jax import decode, generate
+from trm_jax.decode import DecodeConfig, GenerationError
+from trm_jax.weights import cast
+
+PROMPTS = [random_tokens(length, seed=length).tolist() for length in (2, 11, 5, 1)]
+
+
+@pytest.mark.parametrize("kv_cache", ["last_pass", "per_pass"])
+def test_a_batch_of_unequal_prompts_gives_each_row_what_it_gets_alone(model, kv_cache):
+    """The original's left padding shifted positions and broke such batches."""
+    together = generate(model, PROMPTS, 10, kv_cache=kv_cache, eos_token_ids=[])
+    assert together == [generate(model, [prompt], 10, kv_cache=kv_cache, eos_token_ids=[])[0] for prompt in PROMPTS]
+
+
+def test_what_stands_in_the_padding_does_not_matter(model):
+    """A mask that lets padding through would show here, whatever the padding token."""
+    config = DecodeConfig(2, "per_pass", "trm", ())
+    tokens, lengths = decode.pad_prompts(PROMPTS, step=16)
+    noisy = np.where(np.arange(16) < lengths[:, None], tokens, 7)
+    states = [decode.prefill(model, t, lengths, config, 24) for t in (tokens, noisy)]
+    for _ in range(4):
+        states = [decode.decode_step(model, state, config) for state in states]
+        assert states[0].tokens.tolist() == states[1].tokens.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_untrained_residual_gives_the_backbones_tokens(dtype):
+    """The readout starts from the backbone's own logits, bit for bit, in either type."""
+    model = cast(tiny_model("residual", trained=False), dtype)
+    answers = [generate(model, PROMPTS, 12, head=head, eos_token_ids=[]) for head in ("trm", "backbone")]
+    assert answers[0] == answers[1]
+
+
+def test_a_row_ends_with_its_end_token_while_others_go_on(model):
+    free = generate(model, PROMPTS, 10, eos_token_ids=[])
+    end = free[0][3]
+    stopped = generate(model, PROMPTS, 10, eos_token_ids=[end])
+    for row, full in zip(stopped, free, strict=True):
+        expected = full[: full.index(end) + 1] if end in full else full
+        assert row == expected
+    assert stopped[0][-1] == end
+
+
+def test_decode_step_takes_over_its_cache_and_copies_none(model):
+    """Without donation, or with a copy in the loop, each token would cost the whole cache twice."""
+    config = DecodeConfig(2, "per_pass", "trm", ())
+    tokens, lengths = decode.pad_prompts(PROMPTS)
+    state = decode.prefill(model, tokens, lengths, config, 1024)
+    cache_bytes = sum(cache.nbytes for cache in (state.trm.keys, state.trm.values))
+    memory = decode.decode_step.lower(model, state, config).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < cache_bytes / 2
+    assert memory.alias_size_in_bytes >= cache_bytes
+    decode.decode_step(model, state, config)
+    assert state.trm.keys.is_deleted()
+
+
+def test_prompts_of_one_bucket_share_a_program(model):
+    generate(model, PROMPTS, 3)
+    before = decode.prefill._cache_size(), decode.decode_step._cache_size()
+    generate(model, [prompt + [1, 2] for prompt in PROMPTS], 3)
+    assert (decode.prefill._cache_size(), decode.decode_step._cache_size()) == before
+
+
+def test_fewer_supervision_steps_are_the_earlier_answer(model):
+    from trm_jax import supervision_logits
+
+    tokens = random_tokens((1, 7))
+    expected = int(np.argmax(supervision_logits(model, tokens)[1, 0, -1]))
+    assert generate(model, tokens.tolist(), 1, supervision_steps=2, eos_token_ids=[]) == [[expected]]
+
+
+def test_what_cannot_be_generated():
+    model = tiny_model("mathllm")
+    assert generate(model, []) == []
+    with pytest.raises(GenerationError, match="at least one token"):
+        generate(model, [[1], []])
+    with pytest.raises(GenerationError, match="max_new_tokens"):
+        generate(model, [[1]], 0)
+    with pytest.raises(GenerationError, match="vocabulary"):
+        generate(model, [[1, 61]])
+
+
+def test_bfloat16_weights_compute_in_bfloat16(model):
+    """One float32 array in the loop would promote all that follows."""
+    half = cast(model, "bfloat16")
+    config = DecodeConfig(2, "last_pass", "trm", ())
+    state = jax.eval_shape(lambda m: decode.prefill(m, *decode.pad_prompts(PROMPTS), config, 128), half)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.keys, state.trm.keys))} == {"bfloat16"}

@@ -1,0 +1,103 @@
+"""Grading, statistics, and continuing where a run stopped."""
+
+import json
+
+import pytest
+
+from trm_jax import evaluate as ev
+from trm_jax.evaluate import EvaluationError, accuracy, evaluate, paired_difference, summarize
+
+ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
+
+
+class Echo:
+    """A tokenizer whose ids are code points."""
+
+    def apply_chat_template(self, chat, **_):
+        return chat[-1]["content"]
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[ord(c) for c in text] for text in texts]}
+
+    def decode(self, tokens, **_):
+        return "".join(map(chr, tokens))
+
+
+def solve(prompts):
+    """Right for even numbers, wrong for odd ones."""
+    first = [int(chr(prompt[0])) for prompt in prompts]
+    return [[ord(c) for c in f"\\boxed{{{n + 1 + n % 2}}}"] for n in first]
+
+
+def test_records_are_graded_and_in_order(tmp_path):
+    records = evaluate(ROWS, Echo(), solve, 3, tmp_path / "out.jsonl")
+    assert [record["correct"] for record in records] == [True, False, True, False, True, False, True]
+    assert records[1] | {"seconds": 0} == {
+        "index": 1,
+        "question": "1 + 1 = ?",
+        "text": "\\boxed{3}",
+        "extracted": "3",
+        "expected": "2",
+        "correct": False,
+        "tokens": 9,
+        "seconds": 0,
+    }
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 7
+    summary = summarize(records)
+    assert (summary["correct"], summary["questions"], summary["without_answer"]) == (4, 7, 0)
+
+
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
+    """Killed in the middle of a line: whole lines count, the cut one is done again."""
+    path, calls = tmp_path / "out.jsonl", []
+    evaluate(ROWS[:4], Echo(), solve, 2, path)
+    path.write_text(path.read_text() + '{"index": 4, "quest')
+
+    def counted(prompts):
+        calls.extend(prompts)
+        return solve(prompts)
+
+    records = evaluate(ROWS, Echo(), counted, 2, path)
+    assert len(calls) == 3
+    assert len(records) == len(path.read_text().splitlines()) == 7
+
+
+def test_answers_to_other_questions_are_refused(tmp_path):
+    evaluate(ROWS[:4], Echo(), solve, 2, tmp_path / "out.jsonl")
+    with pytest.raises(EvaluationError, match="other questions"):
+        evaluate(ROWS[::-1], Echo(), solve, 2, tmp_path / "out.jsonl")
+
+
+def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
+    path = ev.open_output(tmp_path / "out.jsonl", tmp_path, {"head": "trm"})
+    path.touch()
+    with pytest.raises(EvaluationError, match="'trm' there, 'backbone' now"):
+        ev.open_output(path, tmp_path, {"head": "backbone"})
+    assert ev.open_output(None, tmp_path, {"head": "a"}) != ev.open_output(None, tmp_path, {"head": "b"})
+
+
+def test_intervals_against_published_values():
+    """Wilson: 10 of 20 gives 0.299 to 0.701; none of 10 gives 0 to 0.278 (Newcombe 1998, method 3)."""
+    half, none = accuracy([True, False] * 10), accuracy([False] * 10)
+    assert (round(half.low, 3), round(half.high, 3)) == (0.299, 0.701)
+    assert (none.low, round(none.high, 3)) == (0, 0.278)
+
+
+def test_paired_difference_by_hand():
+    """30 gained, 10 lost of 100: (30.5 - 10.5) / 102 with the standard error of that table."""
+    right = [True] * 30 + [False] * 10 + [True] * 60
+    baseline = [False] * 30 + [True] * 10 + [True] * 60
+    found = paired_difference(right, baseline)
+    half = 1.959964 * ((30.5 + 10.5 - 20**2 / 102) ** 0.5) / 102
+    assert found.estimate == 0.2
+    assert found.low == pytest.approx(20 / 102 - half)
+    assert found.high == pytest.approx(20 / 102 + half)
+    same = paired_difference(right, right)
+    assert same.estimate == 0
+    assert same.low < 0 < same.high
+    assert json.dumps(vars(found))
+
+
+def test_a_difference_needs_the_same_questions():
+    with pytest.raises(ValueError, match="differ in number"):
+        paired_difference([True], [True, False])

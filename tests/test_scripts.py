@@ -1,0 +1,122 @@
+"""The three scripts as a user runs them, on the embedded demo: convert, train, stop, resume, evaluate."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(script: str, *options, timeout: float = 300, **env) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / script, *map(str, options)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"} | env
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A converted demo model and a run of three batches that was killed after its second and resumed."""
+    root = tmp_path_factory.mktemp("runs")
+    converted = run("convert_qwen.py", "--output", root / "model")
+    assert converted.returncode == 0, converted.stderr
+    options = ["--model", root / "model", "--output", root / "train", "--max-batches", 3, "--batch-size", 8]
+    options += ["--num-samples", 64, "--save-every", 1, "--eval-limit", 8, "--max-length", 96]
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, options)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 240
+    while not (root / "train/checkpoints/2").is_dir() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    resumed = run("train.py", *options)
+    assert resumed.returncode == 0, resumed.stderr
+    return root, resumed
+
+
+def test_training_says_what_it_derived_and_ends_in_a_comparison(folders):
+    root, resumed = folders
+    for word in ("device", "trained", "frozen", "GiB expected", "3 batches", "6 optimizer steps", "backbone alone"):
+        assert word in resumed.stdout, word
+    assert "question  " in resumed.stdout
+    assert "points (paired, 95 %)" in resumed.stdout
+    assert json.loads((root / "train/comparison.json").read_text())["trm"]["questions"] == 8
+    batches = [json.loads(line)["batch"] for line in (root / "train/metrics.jsonl").read_text().splitlines()]
+    assert batches == [1, 2, 3]
+
+
+def test_a_finished_run_goes_straight_to_its_evaluation(folders):
+    root, _ = folders
+    before = (root / "train/metrics.jsonl").read_text()
+    options = ["--max-batches", 3, "--batch-size", 8, "--num-samples", 64, "--max-length", 96, "--eval-limit", 0]
+    again = run("train.py", "--model", root / "model", "--output", root / "train", *options)
+    assert again.returncode == 0, again.stderr
+    assert (root / "train/metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("options", [("--head", "trm"), ("--head", "backbone"), ("--weights", "raw")])
+def test_evaluation_writes_a_line_a_question_and_a_summary(folders, tmp_path, options):
+    root, _ = folders
+    path = tmp_path / "out.jsonl"
+    done = run("eval_gsm8k.py", "--checkpoint", root / "train", "--output", path, "--limit", 10, *options)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(record["index"] for record in records) == list(range(10))
+    summary = json.loads(path.with_suffix(".json").read_text())
+    assert summary["correct"] == sum(record["correct"] for record in records)
+    assert "accuracy" in done.stdout
+
+
+def test_an_untrained_recursion_answers_as_the_backbone(folders, tmp_path):
+    root, _ = folders
+    texts = {}
+    for head in ("trm", "backbone"):
+        path = tmp_path / f"{head}.jsonl"
+        done = run("eval_gsm8k.py", "--checkpoint", root / "model", "--output", path, "--limit", 12, "--head", head)
+        assert done.returncode == 0, done.stderr
+        texts[head] = {r["index"]: r["text"] for r in map(json.loads, path.read_text().splitlines())}
+    assert texts["trm"] == texts["backbone"]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("convert_qwen.py", ["--model", "nowhere"], "neither a folder nor a hub id"),
+        ("train.py", ["--model", "nowhere"], "no config.json"),
+        ("eval_gsm8k.py", ["--checkpoint", "nowhere"], "no config.json"),
+        ("train.py", ["--device", "cuda"], "cuda"),
+    ],
+)
+def test_a_users_mistake_is_one_message_without_a_traceback(script, options, message):
+    done = run(script, *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gpu_that_jax_does_not_see_stops_the_run(tmp_path):
+    """A fake nvidia-smi on the path stands for the GPU; training for days on the CPU by mistake is worse than an error."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = run("train.py", "--model", "nowhere", PATH=path)
+    assert "NVIDIA GPU, but JAX sees only the CPU" in done.stderr
+    done = run("train.py", "--model", "nowhere", "--device", "cpu", PATH=path)
+    assert "no config.json" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["convert_qwen.py", "train.py", "eval_gsm8k.py", "make_demo.py"])
+def test_help_does_not_load_jax(script):
+    """--help answers within a second because nothing heavy is imported."""
+    code = (
+        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'scripts' / script)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'jax', 'torch', 'transformers', 'datasets', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr
