@@ -170,7 +170,9 @@ def test_imported_checkpoint_is_in_the_model_folder(tmp_path, folder):
 def test_faults_of_an_original_checkpoint_are_named(tmp_path):
     model = tiny_model("mathllm")
     save_original(tmp_path / "trm_model.pt", model.trm)
-    with pytest.raises(WeightsError, match=r"heads.lm_head.weight \(61, 24\), expected \(70, 24\)|shape of heads.lm_head"):
+    with pytest.raises(
+        WeightsError, match=r"heads.lm_head.weight \(61, 24\), expected \(70, 24\)|shape of heads.lm_head"
+    ):
         original.read_trm_checkpoint(tmp_path / "trm_model.pt", tiny_qwen_config(vocab_size=70))
 
 

@@ -138,7 +138,9 @@ def generate(
         raise GenerationError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     highest, vocab_size = max(map(max, prompts)), model.backbone.config.vocab_size
     if highest >= vocab_size or min(map(min, prompts)) < 0:
-        raise GenerationError(f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})")
+        raise GenerationError(
+            f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"
+        )
     ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
     config = DecodeConfig(
         supervision_steps=supervision_steps or model.trm.config.supervision_steps,

@@ -1,6 +1,5 @@
 """Which device JAX computes on; to be chosen before JAX is first used."""
 
-import os
 import pathlib
 import shutil
 
@@ -14,16 +13,13 @@ def choose_device(name: str = "auto") -> None:
 
     Raises DeviceError if `cuda` is not there, or if `auto` would use the CPU of a machine that has an NVIDIA GPU.
     """
-    if name != "auto":
-        os.environ["JAX_PLATFORMS"] = name
     import jax
 
-    if name != "auto":
-        jax.config.update("jax_platforms", name)
-    try:
-        backend = jax.default_backend()
-    except RuntimeError as error:
-        raise DeviceError(f"JAX cannot use --device {name}: {error}\n{_cuda_advice()}") from None
+    if name == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    backend = jax.default_backend()
+    if name == "cuda" and backend != "gpu":
+        raise DeviceError(f"--device cuda, but JAX sees only the {backend}.\n{_cuda_advice()}")
     if name == "auto" and backend == "cpu" and has_nvidia_gpu():
         raise DeviceError(
             f"this machine has an NVIDIA GPU, but JAX sees only the CPU.\n{_cuda_advice()}\nTo use the CPU: --device cpu"

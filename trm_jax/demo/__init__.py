@@ -6,7 +6,14 @@ MODEL = pathlib.Path(__file__).parent / "model"  # a Hugging Face folder, made b
 
 # What train.py takes on the demo's data where no option says otherwise.
 TRM_SIZES = {"latent_updates": 2, "recursions": 2, "supervision_steps": 2}
-TRAINING = {"batch_size": 96, "learning_rate": 2e-3, "warmup_steps": 40, "ema_decay": 0.98, "max_length": 128}
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 96,
+    "learning_rate": 2e-3,
+    "warmup_steps": 40,
+    "ema_decay": 0.98,
+    "max_length": 128,
+}
 MAX_BATCHES = 300
 
 # What is evaluated on the demo's data.
