@@ -26,7 +26,7 @@ PRETOKENIZER = (
 class Options:
     output: pathlib.Path = pathlib.Path("trm_jax/demo/model")
     """The Hugging Face folder to write."""
-    batches: int = 1500
+    batches: int = 400
     """Training batches of 64 problems."""
     two_step_share: float = 0.1
     """The share of two-step problems in the training set; the others have one step."""

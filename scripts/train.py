@@ -33,15 +33,15 @@ class Options:
     epochs: int | None = None
     """Times through the training set (default 1; demo 2)."""
     max_batches: int | None = None
-    """Stop after this many batches (default: none; demo 300)."""
+    """Stop after this many batches (default: none; demo 600)."""
     num_samples: int | None = None
     """Use only the first so many rows of the training set."""
     batch_size: int | None = None
-    """Rows in a micro-batch (default 8; demo 96)."""
+    """Rows in a micro-batch (default 8; demo 48)."""
     accumulation: int | None = None
     """Micro-batches in a batch, whose gradients are summed (default 1)."""
     learning_rate: float | None = None
-    """Peak learning rate (default 1e-4; demo 2e-3)."""
+    """Peak learning rate (default 1e-4; demo 3e-3)."""
     weight_decay: float | None = None
     """AdamW's weight decay, on all weights (default 0.01)."""
     warmup_steps: int | None = None

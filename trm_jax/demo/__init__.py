@@ -8,13 +8,13 @@ MODEL = pathlib.Path(__file__).parent / "model"  # a Hugging Face folder, made b
 TRM_SIZES = {"latent_updates": 2, "recursions": 2, "supervision_steps": 2}
 TRAINING = {
     "epochs": 2,
-    "batch_size": 96,
-    "learning_rate": 2e-3,
+    "batch_size": 48,
+    "learning_rate": 3e-3,
     "warmup_steps": 40,
     "ema_decay": 0.98,
     "max_length": 128,
 }
-MAX_BATCHES = 300
+MAX_BATCHES = 600
 
 # What is evaluated on the demo's data.
 EVAL_BATCH, MAX_NEW_TOKENS = 64, 48

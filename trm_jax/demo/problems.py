@@ -13,19 +13,19 @@ TIMES = ("An uncle makes it {b} times as many.", "{name} trades and has {b} time
 def _step(rng: random.Random, total: int) -> tuple[str, str, int]:
     """One change of the total: its sentence, its arithmetic, the new total."""
     kind = rng.choice(("+", "+", "-", "-", "*"))
-    if kind == "*" and total <= 20:
-        b = rng.randint(2, 4)
+    if kind == "*" and total <= 9:
+        b = rng.randint(2, 3)
         return rng.choice(TIMES).replace("{b}", str(b)), f"{total}*{b}", total * b
     if kind == "-" and total > 4:
-        b = rng.randint(2, min(total - 2, 30))
+        b = rng.randint(2, min(total - 2, 9))
         return rng.choice(FEWER).replace("{b}", str(b)), f"{total}-{b}", total - b
-    b = rng.randint(2, 30)
+    b = rng.randint(2, 9)
     return rng.choice(MORE).replace("{b}", str(b)), f"{total}+{b}", total + b
 
 
 def make_problem(rng: random.Random, steps: int) -> dict[str, str]:
     """One problem: `question`, and `answer` with a line a step, GSM8K's <<…>> marks and the #### line."""
-    name, item, total = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(3, 30)
+    name, item, total = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(3, 12)
     sentences, lines = [f"{name} has {total} {item}."], []
     for _ in range(steps):
         sentence, sum_, total = _step(rng, total)
