@@ -15,7 +15,7 @@ class Options:
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
     data: str | None = None
-    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file (default: the set that the model was trained on)."""
+    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file (default: as trained, else gsm8k)."""
     output: pathlib.Path | None = None
     """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/evaluation, named by the settings)."""
     limit: int | None = None
@@ -49,7 +49,8 @@ def main(options: Options) -> None:
 
     folder = checkpoint.training_folder(options.checkpoint)
     config = checkpoint.read_config(folder)
-    source = options.data or config.get("data", "demo")
+    trained_on = config.get("data")
+    source = options.data or (trained_on if trained_on in data.NAMED_SETS else "gsm8k")
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
     model = checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema")

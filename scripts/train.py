@@ -111,7 +111,7 @@ def main(options: Options) -> None:
     state = train_loop.fit(options.output, run, backbone, trm, loader, options.save_every)
     print(f"trained {int(state.batches):,} batches; checkpoints, metrics.jsonl and loss.png are in {options.output}")
 
-    held_out = options.eval_data or (options.data if options.data in ("demo", "gsm8k") else None)
+    held_out = options.eval_data or (options.data if options.data in data.NAMED_SETS else None)
     if options.eval_limit and held_out:
         model = QwenTRM(backbone, cast(state.ema, train_config.dtype))
         test_rows = data.load_rows(held_out, "test")[: options.eval_limit]

@@ -76,7 +76,8 @@ def test_an_untrained_recursion_answers_as_the_backbone(folders, tmp_path):
     texts = {}
     for head in ("trm", "backbone"):
         path = tmp_path / f"{head}.jsonl"
-        done = run("eval_gsm8k.py", "--checkpoint", root / "model", "--output", path, "--limit", 12, "--head", head)
+        options = ["--data", "demo", "--limit", 12, "--supervision-steps", 2, "--head", head]
+        done = run("eval_gsm8k.py", "--checkpoint", root / "model", "--output", path, *options)
         assert done.returncode == 0, done.stderr
         texts[head] = {r["index"]: r["text"] for r in map(json.loads, path.read_text().splitlines())}
     assert texts["trm"] == texts["backbone"]

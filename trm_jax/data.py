@@ -12,6 +12,7 @@ import numpy as np
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 END_TOKEN = "<|im_end|>"
 NO_LABEL = -1  # the loss skips these slots
+NAMED_SETS = ("gsm8k", "demo")  # those that have a train and a test split
 LENGTH_STEP = 16  # bucket lengths are multiples of this many tokens
 MAX_BUCKETS = 8
 
@@ -36,7 +37,10 @@ def load_rows(source: str, split: str) -> list[dict[str, str]]:
     if source == "gsm8k":
         import datasets
 
-        return list(datasets.load_dataset("openai/gsm8k", "main", split=split))
+        try:
+            return list(datasets.load_dataset("openai/gsm8k", "main", split=split))
+        except (OSError, ValueError) as error:
+            raise DataError(f"gsm8k cannot be had from the hub; a local .jsonl file serves as well: {error}") from None
     path = pathlib.Path(source)
     if not path.is_file():
         raise DataError(f"no data set {source!r}: give 'gsm8k', 'demo', or the path of a .jsonl file")
