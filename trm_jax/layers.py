@@ -1,6 +1,6 @@
 """What both models are made of. A layer computes in the type of its weights; statistics and angles are float32."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,18 +51,13 @@ def attend(
     *,
     causal: bool = False,
     key_lengths: Int[Array, " B"] | None = None,
-    implementation: str | None = None,
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "B S N H"]:
     """Scaled dot-product attention with grouped key/value heads.
 
     `causal`: query s sees keys 0..s (S = C). `key_lengths`: every query sees a row's first `key_lengths` keys.
-    `implementation`: "xla" or "cudnn" (CUDA, bfloat16 or float16); None chooses cuDNN for causal attention where it runs.
+    `implementation`: "cudnn" needs CUDA and bfloat16 or float16.
     """
-    if implementation is None:
-        cudnn = (
-            causal and jax.default_backend() == "gpu" and queries.dtype != jnp.float32 and queries.shape[-1] % 8 == 0
-        )
-        implementation = "cudnn" if cudnn else "xla"
     return jax.nn.dot_product_attention(
         queries, keys, values, is_causal=causal, key_value_seq_lengths=key_lengths, implementation=implementation
     )

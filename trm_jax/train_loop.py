@@ -15,6 +15,7 @@ from tqdm import tqdm
 from trm_jax.checkpoint import CheckpointError, Checkpoints, read_config, write_config
 from trm_jax.config import TRMConfig
 from trm_jax.data import Batch, Loader
+from trm_jax.loss import CHUNK
 from trm_jax.qwen import Qwen
 from trm_jax.train import Metrics, TrainConfig, TrainState, make_optimizer, make_schedule, make_train_batch, new_state
 from trm_jax.trm import TRM
@@ -178,5 +179,5 @@ def expected_memory(backbone: Qwen, trm: TRM, config: RunConfig, loader: Loader)
     hidden = tokens * config.train.accumulation * width * size * 7  # four levels, x, y, z of every micro-batch
     mlp_width = 4 * width
     activations = tokens * config.trm.calls * (8 * width + 3 * mlp_width) * size
-    logits = 3 * 512 * backbone.config.vocab_size * 4
+    logits = 3 * CHUNK * backbone.config.vocab_size * 4
     return weights + state + hidden + activations + logits
