@@ -42,6 +42,8 @@ class Options:
     """Micro-batches in a batch, whose gradients are summed (default 1)."""
     learning_rate: float | None = None
     """Peak learning rate (default 1e-4; demo 3e-3)."""
+    alpha_rate: float | None = None
+    """Factor on the learning rate for alpha, the weight of the residual readout (default 1; demo 15)."""
     weight_decay: float | None = None
     """AdamW's weight decay, on all weights (default 0.01)."""
     warmup_steps: int | None = None
@@ -50,6 +52,8 @@ class Options:
     """Decay of the weights' moving average, per optimizer step (default 0.999; demo 0.98)."""
     max_length: int | None = None
     """Longer examples are dropped and counted, tokens (default 1024; demo 128)."""
+    keep_annotations: bool = False
+    """Keep GSM8K's calculator marks, <<48/2=24>>, in the solutions."""
     freeze_head: bool | None = None
     """Use the backbone's own output head, untrained (default: the preset's; residual freezes it, mathllm does not)."""
     save_every: int = 100
@@ -82,17 +86,27 @@ def main(options: Options) -> None:
     if options.freeze_head is not None:
         sizes["frozen_head"] = options.freeze_head
     trm_config = TRMConfig.preset(options.preset, **((demo.TRM_SIZES if on_demo else {}) | sizes))
-    names = "epochs batch_size accumulation learning_rate weight_decay warmup_steps ema_decay max_length seed"
+    names = (
+        "epochs batch_size accumulation learning_rate alpha_rate weight_decay warmup_steps ema_decay max_length seed"
+    )
     settings = (demo.TRAINING if on_demo else {}) | options.given(*names.split())
     train_config = TrainConfig(**settings, dtype=compute_dtype(options.dtype))
 
     tokenizer = checkpoint.load_tokenizer(options.model)
     rows = data.load_rows(options.data, "train")[: options.num_samples]
-    examples, dropped = data.encode_examples(rows, tokenizer, train_config.max_length)
+    examples, dropped = data.encode_examples(rows, tokenizer, train_config.max_length, options.keep_annotations)
     loader = data.Loader(examples, train_config.batch_size, train_config.accumulation, train_config.seed)
     limit = options.max_batches or (demo.MAX_BATCHES if on_demo else None)
     num_batches = min(filter(None, (loader.batches_per_epoch * train_config.epochs, limit)))
-    run = train_loop.RunConfig(options.model, options.data, options.num_samples, num_batches, trm_config, train_config)
+    run = train_loop.RunConfig(
+        options.model,
+        options.data,
+        options.num_samples,
+        options.keep_annotations,
+        num_batches,
+        trm_config,
+        train_config,
+    )
     train_loop.open_folder(options.output, run)
 
     backbone = checkpoint.load_backbone(checkpoint.model_folder(options.model), train_config.dtype)

@@ -64,7 +64,7 @@ def test_gradients_of_the_first_and_a_later_supervision_step(preset, recursions)
     model = tiny_model(preset, recursions=recursions)
     loader = Loader(examples(), batch_size=4)
     batch = jax.tree.map(lambda array: array[0], loader[0])
-    oracle = ReferenceTrainer(reference(model), TrainConfig(), 1, {})
+    oracle = ReferenceTrainer(reference(model), TrainConfig(), 1)
     (rows,), states = rows_of(loader, loader[0]), [None] * 4
     labelled = sum(len(tokens) - prompt for tokens, prompt in rows)
     hidden, _ = model.backbone(batch.tokens)
@@ -87,7 +87,7 @@ def test_three_batches_of_training(preset, accumulation):
     model = tiny_model(preset)
     config = TrainConfig(learning_rate=3e-3, warmup_steps=2, ema_decay=0.9, batch_size=4 // accumulation)
     steps = 3 * model.trm.config.supervision_steps
-    oracle = ReferenceTrainer(reference(model), config, steps, {"alpha": 15.0})
+    oracle = ReferenceTrainer(reference(model), config, steps)
     loader = Loader(examples(), config.batch_size, accumulation)
     optimizer = make_optimizer(config, steps)
     train_batch = make_train_batch(optimizer, config.ema_decay, np.float32)

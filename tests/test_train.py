@@ -65,6 +65,17 @@ def test_one_program_a_bucket():
     assert train_batch._cache_size() == len(used) <= len(data.buckets)
 
 
+def test_alpha_rate_is_a_factor_on_alphas_updates_and_on_no_others():
+    model = tiny_model("residual")
+    grads = jax.tree.map(jnp.ones_like, model.trm)
+    updates = {}
+    for rate in (1.0, 15.0):
+        optimizer = make_optimizer(TrainConfig(alpha_rate=rate), 100)
+        updates[rate] = named_weights(optimizer.update(grads, optimizer.init(model.trm), model.trm)[0])
+    for name, update in updates[1.0].items():
+        np.testing.assert_allclose(updates[15.0][name], update * (15 if name == "alpha" else 1), rtol=1e-6)
+
+
 def test_the_state_is_donated():
     model = tiny_model("residual")
     state, train_batch = training(model)
@@ -95,7 +106,7 @@ def test_the_schedule_spans_all_supervision_steps():
 
 
 def run_config(folder, num_batches: int, config) -> train_loop.RunConfig:
-    return train_loop.RunConfig(folder, "data.jsonl", None, num_batches, config, TrainConfig(dtype="float32"))
+    return train_loop.RunConfig(folder, "data.jsonl", None, False, num_batches, config, TrainConfig(dtype="float32"))
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch):

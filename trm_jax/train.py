@@ -18,16 +18,13 @@ from trm_jax.weights import cast
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
 
-# The residual readout starts at alpha = 0, and what the block gets to learn from is proportional to alpha: at the common
-# rate alpha is the brake of the whole training (docs/log.md). The mathllm preset has no alpha.
-ALPHA_RATE = 15.0
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How to train. The defaults are the original's."""
 
     learning_rate: float = 1e-4
+    alpha_rate: float = 1.0  # times the learning rate, for the residual readout's alpha
     weight_decay: float = 0.01
     warmup_steps: int = 0  # optimizer steps
     clip_norm: float = 1.0
@@ -74,18 +71,18 @@ def make_schedule(config: TrainConfig, optimizer_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, optimizer_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with decay on all weights; `alpha` moves ALPHA_RATE times as fast."""
+    """Clipping by global norm, then AdamW with decay on all weights; `alpha` moves `alpha_rate` times as fast."""
     schedule = make_schedule(config, optimizer_steps)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay),
-        optax.stateless(lambda updates, _: _scale_alpha(updates)),
+        optax.stateless(lambda updates, _: _scale_alpha(updates, config.alpha_rate)),
     )
 
 
-def _scale_alpha(updates: TRM) -> TRM:
+def _scale_alpha(updates: TRM, rate: float) -> TRM:
     def scale(path, update):
-        return update * ALPHA_RATE if "alpha" in jax.tree_util.keystr(path) else update
+        return update * rate if "alpha" in jax.tree_util.keystr(path) else update
 
     return jax.tree_util.tree_map_with_path(scale, updates)
 

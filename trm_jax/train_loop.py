@@ -29,6 +29,7 @@ class RunConfig:
     model: pathlib.Path  # the model folder of the frozen backbone
     data: str
     num_samples: int | None
+    keep_annotations: bool
     num_batches: int
     trm: TRMConfig
     train: TrainConfig
@@ -40,6 +41,7 @@ class RunConfig:
             "model_relative": os.path.relpath(self.model.absolute(), folder.absolute()),
             "data": self.data,
             "num_samples": self.num_samples,
+            "keep_annotations": self.keep_annotations,
             "num_batches": self.num_batches,
             "trm": self.trm.to_json(),
             "train": dataclasses.asdict(self.train),

@@ -8,17 +8,14 @@ from tests.reference.model import ReferenceModel
 
 
 class ReferenceTrainer:
-    """AdamW, clipping, cosine schedule and EMA; a batch is a list of micro-batches of (tokens, prompt length) rows.
+    """AdamW, clipping, cosine schedule and EMA; a batch is a list of micro-batches of (tokens, prompt length) rows."""
 
-    `rates`: weights whose learning rate is a multiple of the common one.
-    """
-
-    def __init__(self, model: ReferenceModel, train, optimizer_steps, rates):
+    def __init__(self, model: ReferenceModel, train, optimizer_steps):
         self.model, self.train, self.optimizer_steps = model, train, optimizer_steps
         for weight in model.trm.values():
             weight.requires_grad_(True)
-        groups = [{"params": [weight], "rate": rates.get(name, 1.0)} for name, weight in model.trm.items()]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=train.weight_decay)
+        weights = model.trm.values()
+        self.optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=train.weight_decay)
         self.ema = {name: weight.detach().clone() for name, weight in model.trm.items()}
         self.steps = 0
 
@@ -62,7 +59,7 @@ class ReferenceTrainer:
             loss, states = self.step_gradients(rows, states)
             torch.nn.utils.clip_grad_norm_(list(self.model.trm.values()), self.train.clip_norm)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate() * group["rate"]
+                group["lr"] = self.learning_rate()
             self.optimizer.step()
             self.steps += 1
             for name, weight in self.model.trm.items():

@@ -10,6 +10,9 @@ TRAINING = {
     "epochs": 2,
     "batch_size": 48,
     "learning_rate": 3e-3,
+    # alpha starts at zero, and what the block gets to learn from is proportional to it: at the common rate it is the
+    # brake of so short a training (docs/log.md).
+    "alpha_rate": 15.0,
     "warmup_steps": 40,
     "ema_decay": 0.98,
     "max_length": 128,
