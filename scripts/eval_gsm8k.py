@@ -44,18 +44,19 @@ def main(options: Options) -> None:
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, data, decode, demo
+    from trm_jax import checkpoint, decode, demo
     from trm_jax.evaluate import evaluate, open_output, summarize
+    from trm_jax.sources import SHORT_NAMES, load_rows
 
     folder = checkpoint.training_folder(options.checkpoint)
     config = checkpoint.read_config(folder)
-    trained_on = config.get("data")
-    source = options.data or (trained_on if trained_on in data.NAMED_SETS else "gsm8k")
+    trained_on = config.get("data", {}).get("sources", [])
+    source = options.data or (trained_on[0] if trained_on in [[name] for name in SHORT_NAMES] else "gsm8k")
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
     model = checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema")
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
-    rows = data.load_rows(source, "test")[: options.limit]
+    rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
     settings = {"data": source, "head": options.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
     if options.head == "trm":

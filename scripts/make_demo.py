@@ -41,8 +41,9 @@ def main(options: Options) -> None:
     from transformers import AutoTokenizer
 
     from trm_jax import convert
+    from trm_jax.batches import Loader
     from trm_jax.config import QwenConfig
-    from trm_jax.data import Loader, encode_examples
+    from trm_jax.data import encode_examples
     from trm_jax.demo import problems
     from trm_jax.qwen import Qwen
     from trm_jax.weights import count_weights
@@ -125,8 +126,8 @@ def make_language_model_step(optimizer):
     import jax.numpy as jnp
     import optax
 
-    from trm_jax.loss import NO_LABEL, cross_entropy
-    from trm_jax.train import Batch
+    from trm_jax.batches import NO_LABEL, Batch
+    from trm_jax.loss import cross_entropy
 
     def mean_loss(backbone, batch: Batch):
         hidden = backbone(batch.tokens[0])[0].last

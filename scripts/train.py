@@ -3,9 +3,14 @@
 import dataclasses
 import pathlib
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from trm_jax.config import TrainConfig, TRMConfig
+    from trm_jax.sources import DataConfig
+    from trm_jax.training_set import TrainingSet
 
 EVAL_BATCH, MAX_NEW_TOKENS = 8, 512  # of the evaluation at the end
 
@@ -16,10 +21,22 @@ class Options:
     """Model folder, from convert_qwen.py."""
     output: pathlib.Path = pathlib.Path("runs/train")
     """Training folder; an unfinished run in it is resumed."""
-    data: str = "demo"
-    """Training set: gsm8k (from the hub), demo, or a .jsonl file with question and answer."""
+    data: tuple[str, ...] = ("demo",)
+    """Training set: gsm8k, demo, a hub id (id:configuration), or a .jsonl file; several make a mixture."""
+    data_weights: tuple[float, ...] = ()
+    """Shares of the sets in a mixture (default: equal)."""
+    question_column: str | None = None
+    """Column of the question (default: question or problem)."""
+    answer_column: str | None = None
+    """Column of the worked solution (default: answer or solution)."""
+    streaming: bool = False
+    """Never hold the whole set in memory; needs --max-batches."""
+    inspect: bool = False
+    """Show rows as they would be trained, and their lengths, then stop."""
     eval_data: str | None = None
     """Held-out set for the evaluation at the end (default: the test split of --data; for a file: none)."""
+    held_out: int = 128
+    """Rows kept out of training, at most a tenth, for a held-out loss at each checkpoint; 0 keeps none."""
     eval_limit: int = 256
     """Questions of the evaluation at the end; 0 leaves it out."""
     preset: Literal["residual", "mathllm"] = "residual"
@@ -40,16 +57,24 @@ class Options:
     """Rows in a micro-batch (default 8; demo 48)."""
     accumulation: int | None = None
     """Micro-batches in a batch, whose gradients are summed (default 1)."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """adamw (default), or muon for the block's matrices and adamw for the rest."""
     learning_rate: float | None = None
     """Peak learning rate (default 1e-4; demo 3e-3)."""
     alpha_rate: float | None = None
     """Factor on the learning rate for alpha, the weight of the residual readout (default 1; demo 15)."""
     weight_decay: float | None = None
-    """AdamW's weight decay, on all weights (default 0.01)."""
+    """Decoupled weight decay (default 0.01)."""
+    decay: Literal["all", "matrices"] | None = None
+    """Which weights decay (default all)."""
     warmup_steps: int | None = None
     """Optimizer steps of linear warm-up (default 0; demo 40)."""
     ema_decay: float | None = None
     """Decay of the weights' moving average, per optimizer step (default 0.999; demo 0.98)."""
+    random_depth: bool | None = None
+    """Draw each batch's supervision steps, up to N_sup, so that fewer steps work at test time (default: no)."""
+    depth_warmup: float | None = None
+    """Share of the batches over which the supervision steps grow from one to N_sup (default 0)."""
     max_length: int | None = None
     """Longer examples are dropped and counted, tokens (default 1024; demo 128)."""
     keep_annotations: bool = False
@@ -57,7 +82,9 @@ class Options:
     freeze_head: bool | None = None
     """Use the backbone's own output head, untrained (default: the preset's; residual freezes it, mathllm does not)."""
     save_every: int = 100
-    """Batches between two checkpoints."""
+    """Batches between two checkpoints, each with a held-out loss; the last two stay, and the best."""
+    track: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Send the metrics to a tracker, too; each is an extra of this package."""
     seed: int = 0
     """Seed of the initial weights and of the order of the data."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -71,66 +98,117 @@ class Options:
 
 
 def main(options: Options) -> None:
-    from trm_jax.device import choose_device, compute_dtype, describe_device
+    from trm_jax.device import choose_device
 
     choose_device(options.device)
-    from trm_jax import checkpoint, data, demo, train_loop
-    from trm_jax.config import TRMConfig
+    from trm_jax import checkpoint, train_loop
     from trm_jax.model import QwenTRM, new_trm
-    from trm_jax.report import compare_with_backbone
-    from trm_jax.train import TrainConfig
-    from trm_jax.weights import cast, count_weights
+    from trm_jax.training_set import make_training_set
+    from trm_jax.weights import cast
 
-    on_demo = options.data == "demo"
+    trm_config, train_config, data_config = configs(options)
+    tokenizer = checkpoint.load_tokenizer(options.model)
+    training_set = make_training_set(data_config, train_config, tokenizer, options.held_out)
+    if options.inspect:
+        print(training_set.inspect(tokenizer, train_config.max_length))
+        return
+    num_batches = count_batches(options, training_set, train_config.epochs)
+    run = train_loop.RunConfig(options.model, data_config, options.held_out, num_batches, trm_config, train_config)
+    train_loop.open_folder(options.output, run)
+    backbone = checkpoint.load_backbone(checkpoint.model_folder(options.model), train_config.dtype)
+    trm = new_trm(backbone, trm_config, train_config.seed)
+    print_plan(options, run, backbone, trm, training_set)
+    outcome = train_loop.fit(
+        options.output,
+        run,
+        backbone,
+        trm,
+        training_set.loader,
+        training_set.held_out,
+        save_every=options.save_every,
+        track=options.track,
+    )
+    trained = f"{int(outcome.state.batches):,} batches"
+    if not outcome.finished:
+        print(f"stopped and saved after {trained}; the same command goes on from there")
+        return
+    print(f"trained {trained}; checkpoints, metrics.jsonl and loss.png are in {options.output}")
+    if outcome.best is not None:
+        print(f"lowest held-out loss at batch {outcome.best}: {options.output / 'checkpoints' / str(outcome.best)}")
+    model = QwenTRM(backbone, cast(outcome.state.ema, train_config.dtype))
+    evaluate_at_end(options, model, tokenizer)
+
+
+def configs(options: Options) -> "tuple[TRMConfig, TrainConfig, DataConfig]":
+    """What the options say, the demo's own sizes for those not given on its data."""
+    from trm_jax import demo
+    from trm_jax.config import TrainConfig, TRMConfig
+    from trm_jax.device import compute_dtype
+    from trm_jax.sources import DataConfig
+
+    on_demo = options.data == ("demo",)
     sizes = options.given("latent_updates", "recursions", "supervision_steps")
     if options.freeze_head is not None:
         sizes["frozen_head"] = options.freeze_head
     trm_config = TRMConfig.preset(options.preset, **((demo.TRM_SIZES if on_demo else {}) | sizes))
-    names = (
-        "epochs batch_size accumulation learning_rate alpha_rate weight_decay warmup_steps ema_decay max_length seed"
-    )
-    settings = (demo.TRAINING if on_demo else {}) | options.given(*names.split())
+    own = {field.name for field in dataclasses.fields(TrainConfig)} - {"dtype"}
+    settings = (demo.TRAINING if on_demo else {}) | options.given(*own & vars(options).keys())
     train_config = TrainConfig(**settings, dtype=compute_dtype(options.dtype))
-
-    tokenizer = checkpoint.load_tokenizer(options.model)
-    rows = data.load_rows(options.data, "train")[: options.num_samples]
-    examples, dropped = data.encode_examples(rows, tokenizer, train_config.max_length, options.keep_annotations)
-    loader = data.Loader(examples, train_config.batch_size, train_config.accumulation, train_config.seed)
-    limit = options.max_batches or (demo.MAX_BATCHES if on_demo else None)
-    num_batches = min(filter(None, (loader.batches_per_epoch * train_config.epochs, limit)))
-    run = train_loop.RunConfig(
-        options.model,
-        options.data,
-        options.num_samples,
-        options.keep_annotations,
-        num_batches,
-        trm_config,
-        train_config,
+    data_config = DataConfig(
+        sources=options.data,
+        weights=options.data_weights,
+        **options.given("question_column", "answer_column", "num_samples", "keep_annotations", "streaming"),
     )
-    train_loop.open_folder(options.output, run)
+    return trm_config, train_config, data_config
 
-    backbone = checkpoint.load_backbone(checkpoint.model_folder(options.model), train_config.dtype)
-    trm = new_trm(backbone, trm_config, train_config.seed)
+
+def count_batches(options: Options, training_set: "TrainingSet", epochs: int) -> int:
+    from trm_jax import demo
+    from trm_jax.data import DataError
+
+    limit = options.max_batches or (demo.MAX_BATCHES if options.data == ("demo",) else None)
+    if training_set.batches_per_epoch is None:
+        if limit is None:
+            raise DataError("--streaming needs --max-batches: a stream does not tell how long it is")
+        return limit
+    return min(filter(None, (training_set.batches_per_epoch * epochs, limit)))
+
+
+def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet") -> None:
+    from trm_jax.device import describe_device
+    from trm_jax.train_loop import expected_memory
+    from trm_jax.weights import count_weights
+
+    config, train = run.trm, run.train
+    memory = expected_memory(backbone, trm, run, training_set.loader)
+    held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
     print(
-        f"device        {describe_device()}, computing in {train_config.dtype}\n"
+        f"device        {describe_device()}, computing in {train.dtype}\n"
         f"weights       {count_weights(trm):,} trained, {count_weights(backbone):,} frozen\n"
-        f"memory        about {train_loop.expected_memory(backbone, trm, run, loader) / 2**30:.2f} GiB expected\n"
-        f"recursion     {options.preset}: n={trm_config.latent_updates}, T={trm_config.recursions}, "
-        f"N_sup={trm_config.supervision_steps}, {trm_config.passes * trm_config.calls} block calls a token\n"
-        f"data          {len(examples):,} rows, {dropped} dropped as longer than {train_config.max_length} tokens, "
-        f"{len(loader.buckets)} lengths up to {loader.buckets[-1].length}, {100 * loader.waste():.1f} % padding\n"
-        f"training      {num_batches:,} batches of {train_config.accumulation} x {train_config.batch_size} rows, "
+        f"memory        about {memory / 2**30:.2f} GiB expected\n"
+        f"recursion     {options.preset}: n={config.latent_updates}, T={config.recursions}, "
+        f"N_sup={config.supervision_steps}, {config.passes * config.calls} block calls a token\n"
+        f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
+        f"training      {run.num_batches:,} batches of {train.accumulation} x {train.batch_size} rows, "
         f"{run.optimizer_steps:,} optimizer steps"
     )
-    state = train_loop.fit(options.output, run, backbone, trm, loader, options.save_every)
-    print(f"trained {int(state.batches):,} batches; checkpoints, metrics.jsonl and loss.png are in {options.output}")
 
-    held_out = options.eval_data or (options.data if options.data in data.NAMED_SETS else None)
-    if options.eval_limit and held_out:
-        model = QwenTRM(backbone, cast(state.ema, train_config.dtype))
-        test_rows = data.load_rows(held_out, "test")[: options.eval_limit]
-        size, longest = (demo.EVAL_BATCH, demo.MAX_NEW_TOKENS) if on_demo else (EVAL_BATCH, MAX_NEW_TOKENS)
-        compare_with_backbone(model, tokenizer, test_rows, options.output, size, longest)
+
+def evaluate_at_end(options: Options, model, tokenizer) -> None:
+    """Backbone alone against backbone + TRM, on the test split or on --eval-data."""
+    from trm_jax import demo
+    from trm_jax.report import compare_with_backbone
+    from trm_jax.sources import SHORT_NAMES, load_rows
+
+    own = options.data[0] if len(options.data) == 1 and options.data[0] in SHORT_NAMES else None
+    source = options.eval_data or own
+    if source is None or options.eval_limit == 0:
+        return
+    columns = (options.question_column, options.answer_column) if options.question_column else None
+    rows = load_rows(source, "test", columns if options.eval_data else None)[: options.eval_limit]
+    on_demo = options.data == ("demo",)
+    size, longest = (demo.EVAL_BATCH, demo.MAX_NEW_TOKENS) if on_demo else (EVAL_BATCH, MAX_NEW_TOKENS)
+    compare_with_backbone(model, tokenizer, rows, options.output, size, longest)
 
 
 if __name__ == "__main__":

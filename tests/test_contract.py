@@ -9,10 +9,12 @@ from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.model import ReferenceModel
 from tests.reference.training import ReferenceTrainer
 from trm_jax import generate, supervision_logits
-from trm_jax.config import TRMConfig
-from trm_jax.data import Example, Loader
+from trm_jax.batches import Loader
+from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.data import Example
 from trm_jax.model import QwenTRM
-from trm_jax.train import TrainConfig, make_optimizer, make_train_batch, new_state, supervision_loss
+from trm_jax.optimizer import make_optimizer
+from trm_jax.train import make_train_batch, new_state, supervision_loss
 from trm_jax.weights import named_weights
 
 PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from trm_jax import loss
-from trm_jax.loss import NO_LABEL, cross_entropy
+from trm_jax.batches import NO_LABEL
+from trm_jax.loss import cross_entropy
 
 
 def plain(features, head, labels):

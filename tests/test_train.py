@@ -1,18 +1,17 @@
-"""Training beyond the contract: precision, compiled programs, schedule, checkpoints, resume."""
+"""The training step beyond the contract: precision, compiled programs, accumulation, depth."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.conftest import random_tokens, tiny_model
-from trm_jax import checkpoint, train_loop
-from trm_jax.checkpoint import CheckpointError, Checkpoints
-from trm_jax.data import Example, Loader
-from trm_jax.train import TrainConfig, make_optimizer, make_schedule, make_train_batch, new_state
+from trm_jax.batches import Loader
+from trm_jax.config import TrainConfig
+from trm_jax.data import Example
+from trm_jax.optimizer import make_optimizer
+from trm_jax.train import make_eval_batch, make_train_batch, new_state
 from trm_jax.weights import cast, named_weights
 
 
@@ -65,17 +64,6 @@ def test_one_program_a_bucket():
     assert train_batch._cache_size() == len(used) <= len(data.buckets)
 
 
-def test_alpha_rate_is_a_factor_on_alphas_updates_and_on_no_others():
-    model = tiny_model("residual")
-    grads = jax.tree.map(jnp.ones_like, model.trm)
-    updates = {}
-    for rate in (1.0, 15.0):
-        optimizer = make_optimizer(TrainConfig(alpha_rate=rate), 100)
-        updates[rate] = named_weights(optimizer.update(grads, optimizer.init(model.trm), model.trm)[0])
-    for name, update in updates[1.0].items():
-        np.testing.assert_allclose(updates[15.0][name], update * (15 if name == "alpha" else 1), rtol=1e-6)
-
-
 def test_the_state_is_donated():
     model = tiny_model("residual")
     state, train_batch = training(model)
@@ -97,70 +85,36 @@ def test_accumulation_equals_the_one_large_batch():
         np.testing.assert_allclose(weight, results[1][1][name], atol=1e-5, err_msg=name)
 
 
-def test_the_schedule_spans_all_supervision_steps():
-    """Forgetting N_sup decays sixteen times too fast."""
-    schedule = make_schedule(TrainConfig(learning_rate=1.0, warmup_steps=10), 1600)
-    assert float(schedule(0)) == 0
-    assert float(schedule(10)) == 1
-    np.testing.assert_allclose([schedule(805), schedule(1600)], [0.55, 0.1], rtol=1e-5)
-
-
-def run_config(folder, num_batches: int, config) -> train_loop.RunConfig:
-    return train_loop.RunConfig(folder, "data.jsonl", None, False, num_batches, config, TrainConfig(dtype="float32"))
-
-
-def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch):
-    model = tiny_model("residual", trained=False)
-    config = run_config(tmp_path, 6, model.trm.config)
-    ends = {}
-    for name in ("whole", "killed"):
-        folder = tmp_path / name
-        train_loop.open_folder(folder, config)
-        fresh = lambda: jax.tree.map(jnp.copy, model.trm)  # noqa: E731
-        if name == "killed":
-            with monkeypatch.context() as patch:
-                patch.setattr(Loader, "__getitem__", _stop_at(5, Loader.__getitem__))
-                with pytest.raises(KeyboardInterrupt):
-                    train_loop.fit(folder, config, model.backbone, fresh(), loader(), save_every=2)
-            with Checkpoints(folder) as checkpoints:
-                assert checkpoints.latest == 4
-        ends[name] = train_loop.fit(folder, config, model.backbone, fresh(), loader(), save_every=2)
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["batch"] for line in lines] == [1, 2, 3, 4, 5, 6]
-        assert (folder / "loss.png").stat().st_size > 0
-    for name, weight in named_weights(ends["whole"]).items():
-        np.testing.assert_array_equal(weight, named_weights(ends["killed"])[name], err_msg=name)
-
-
-def _stop_at(number, getitem):
-    def guarded(self, index):
-        if index == number:
-            raise KeyboardInterrupt
-        return getitem(self, index)
-
-    return guarded
-
-
-def test_a_checkpoint_gives_back_raw_and_averaged_weights(tmp_path):
-    model = tiny_model("mathllm")
+def test_any_depth_runs_in_one_program():
+    """Random depth and depth warm-up would otherwise compile N_sup programs a bucket."""
+    model = tiny_model("residual")
+    batch = loader()[0]
     state, train_batch = training(model)
-    state, _ = train_batch(state, model.backbone, loader()[0])
-    checkpoint.save_model(tmp_path / "model", model.backbone.config, named_weights(model.backbone).items())
-    train_loop.open_folder(tmp_path / "run", run_config(tmp_path / "model", 1, model.trm.config))
-    with pytest.raises(CheckpointError, match="no checkpoint yet"):
-        checkpoint.load_model(tmp_path / "run")
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        checkpoints.save(1, state)
-    for path in (tmp_path / "run", tmp_path / "run/checkpoints/1"):
-        for use_ema, expected in ((True, state.ema), (False, state.trm)):
-            found = named_weights(checkpoint.load_model(path, use_ema=use_ema).trm)
-            for name, weight in named_weights(expected).items():
-                np.testing.assert_array_equal(found[name], weight, err_msg=name)
+    _, whole = train_batch(state, model.backbone, batch)
+    for depth in (1, 2, 3):
+        state, _ = training(model)
+        state, metrics = train_batch(state, model.backbone, batch, np.int32(depth))
+        assert int(state.steps) == depth
+        np.testing.assert_allclose(metrics.loss[:depth], whole.loss[:depth], rtol=1e-6)
+        assert np.isnan(metrics.loss[depth:]).all()
+    assert train_batch._cache_size() == 2
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path):
-    config = run_config(tmp_path, 6, tiny_model("residual").trm.config)
-    train_loop.open_folder(tmp_path / "run", config)
-    train_loop.open_folder(tmp_path / "run", config)
-    with pytest.raises(CheckpointError, match="num_batches: 6 there, 7 now"):
-        train_loop.open_folder(tmp_path / "run", dataclasses.replace(config, num_batches=7))
+def test_norms_are_those_of_what_moved():
+    model = tiny_model("residual", supervision_steps=1)
+    state, train_batch = training(model)
+    before = named_weights(jax.tree.map(np.asarray, state.trm))
+    state, metrics = train_batch(state, model.backbone, loader()[0])
+    after = named_weights(state.trm)
+    update = np.sqrt(sum(np.sum((np.asarray(after[name]) - before[name]) ** 2) for name in before))
+    weight = np.sqrt(sum(np.sum(np.asarray(leaf) ** 2) for leaf in after.values()))
+    np.testing.assert_allclose([metrics.update_norm[0], metrics.weight_norm[0]], [update, weight], rtol=1e-3)
+
+
+def test_held_out_loss_is_the_loss_before_an_update():
+    model = tiny_model("residual", supervision_steps=1)
+    batch = loader()[0]
+    losses, labels = make_eval_batch(jnp.float32)(model.trm, model.backbone, batch)
+    state, train_batch = training(model)
+    _, metrics = train_batch(state, model.backbone, batch)
+    np.testing.assert_allclose(losses / labels, metrics.loss, rtol=1e-6)

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from trm_jax.model import QwenTRM, abstract_trm, new_trm
 from trm_jax.qwen import Qwen, abstract_qwen
 from trm_jax.trm import TRM
 from trm_jax.weights import cast, named_weights, with_weights
+
+HELD_OUT_LOSS = "held_out_loss"  # after each supervision step, nats a token, by the EMA weights; rated by the last
 
 
 class CheckpointError(ValueError):
@@ -154,12 +156,26 @@ def describe(path: str | os.PathLike) -> str:
 
 
 class Checkpoints:
-    """The training states of a folder, numbered by the batches consumed; the newest `keep` stay."""
+    """The training states of a folder, numbered by the batches consumed.
+
+    The newest `keep` stay, and the one with the lowest held-out loss. A state is copied to main memory, then written while
+    training goes on; it counts only once it is whole.
+    """
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
-        self._checkpointer = ocp.training.Checkpointer(
-            (folder / "checkpoints").absolute(), preservation_policy=ocp.training.preservation_policies.LatestN(keep)
+        policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[HELD_OUT_LOSS][-1],
+            reverse=True,  # the lowest
+            n=1,
+            keep_checkpoints_without_metrics=False,
         )
+        self._checkpointer = ocp.training.Checkpointer(
+            (folder / "checkpoints").absolute(),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=True,  # what a killed run was writing
+        )
+        self._folder = folder
 
     def __enter__(self):
         return self
@@ -172,9 +188,27 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, batches: int, state: Any) -> None:
+    @property
+    def best(self) -> int | None:
+        """The one with the lowest held-out loss."""
+        rated = {c.step: c.metrics[HELD_OUT_LOSS][-1] for c in self._checkpointer.checkpoints if c.metrics}
+        return min(rated, key=rated.get) if rated else None
+
+    def path(self, batches: int) -> pathlib.Path:
+        return self._folder / "checkpoints" / str(batches)
+
+    def save(self, batches: int, state: Any, metrics: Mapping[str, list[float]] | None = None) -> None:
+        """Starts to write a state; waits first for the one before. The state may be donated at once.
+
+        `metrics` may hold its HELD_OUT_LOSS.
+        """
+        self.wait()
         if self.latest != batches:
-            self._checkpointer.save(batches, named_weights(state), force=True)
+            self._checkpointer.save_async(batches, named_weights(state), force=True, metrics=metrics or None)
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk. Raises what went wrong with it."""
+        self._checkpointer.wait()
 
     def restore(self, state: Any) -> Any:
         """The newest state, in the shapes of `state`."""

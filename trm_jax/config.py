@@ -1,8 +1,8 @@
-"""What a model is: frozen, hashable dataclasses, read from and written to JSON strictly."""
+"""What a model and a training are: frozen, hashable dataclasses, read from and written to JSON strictly."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 
 class ConfigError(ValueError):
@@ -27,6 +27,19 @@ class _Config:
         bad = {name: getattr(self, name) for name in names if not getattr(self, name) > 0}
         if bad:
             raise ConfigError(f"{type(self).__name__}: must be above zero: {bad}")
+
+    def _require_share(self, *names: str) -> None:
+        bad = {name: getattr(self, name) for name in names if not 0 <= getattr(self, name) <= 1}
+        if bad:
+            raise ConfigError(f"{type(self).__name__}: must be between 0 and 1: {bad}")
+
+    def _require_choices(self) -> None:
+        """Every field annotated as a Literal holds one of its values."""
+        for field in dataclasses.fields(self):
+            allowed = get_args(field.type)
+            if allowed and getattr(self, field.name) not in allowed:
+                value = getattr(self, field.name)
+                raise ConfigError(f"{type(self).__name__}.{field.name} is {value!r}, not one of {allowed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +156,7 @@ class TRMConfig(_Config):
 
     def __post_init__(self):
         self._require_positive("latent_updates", "recursions", "supervision_steps")
-        for field in dataclasses.fields(self):
-            allowed = getattr(field.type, "__args__", None)
-            if allowed and getattr(self, field.name) not in allowed:
-                raise ConfigError(f"TRMConfig.{field.name} is {getattr(self, field.name)!r}, not one of {allowed}")
+        self._require_choices()
 
     @property
     def calls(self) -> int:
@@ -175,3 +185,34 @@ class TRMConfig(_Config):
         if name not in presets:
             raise ConfigError(f"unknown preset {name!r}, one of {sorted(presets)}")
         return presets[name](**changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(_Config):
+    """How to train. The defaults are the original's."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-4  # the peak
+    alpha_rate: float = 1.0  # times the learning rate, for the residual readout's alpha
+    weight_decay: float = 0.01
+    decay: Literal["all", "matrices"] = "all"  # which weights decay
+    warmup_steps: int = 0  # optimizer steps
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999  # per optimizer step
+    random_depth: bool = False  # supervision steps drawn for each batch, uniformly up to N_sup
+    depth_warmup: float = 0.0  # share of the batches in which the supervision steps grow from one to N_sup
+    epochs: int = 1
+    batch_size: int = 8
+    accumulation: int = 1
+    max_length: int = 1024  # tokens
+    seed: int = 0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the computation; masters, moments and EMA are float32
+
+    def __post_init__(self):
+        self._require_choices()
+        self._require_positive(
+            "learning_rate", "alpha_rate", "clip_norm", "epochs", "batch_size", "accumulation", "max_length"
+        )
+        self._require_share("ema_decay", "depth_warmup")
+        if self.weight_decay < 0 or self.warmup_steps < 0 or self.seed < 0:
+            raise ConfigError("TrainConfig: weight_decay, warmup_steps and seed cannot be negative")

@@ -3,18 +3,21 @@
 import pathlib
 import shutil
 
+from trm_jax.programs import enable_compilation_cache
+
 
 class DeviceError(ValueError):
     """A device that was asked for, or should be there, and that JAX does not see."""
 
 
 def choose_device(name: str = "auto") -> None:
-    """Makes JAX use `cpu`, `cuda`, or (`auto`) what it finds.
+    """Makes JAX use `cpu`, `cuda`, or (`auto`) what it finds, and keep what it compiles.
 
     Raises DeviceError if `cuda` is not there, or if `auto` would use the CPU of a machine that has an NVIDIA GPU.
     """
     import jax
 
+    enable_compilation_cache()
     if name == "cpu":
         jax.config.update("jax_platforms", "cpu")
     backend = jax.default_backend()
@@ -35,6 +38,16 @@ def compute_dtype(name: str | None) -> str:
     import jax
 
     return name or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def peak_memory() -> int:
+    """Bytes: the most that the device has held in this process; on a CPU, the most that the process has."""
+    import resource
+
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe_device() -> str:

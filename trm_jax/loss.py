@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from trm_jax.batches import NO_LABEL
 from trm_jax.qwen import project
 
-NO_LABEL = -1  # marks a slot without a token to predict
 CHUNK = 512  # tokens whose logits exist at the same time
 
 

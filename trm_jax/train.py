@@ -10,31 +10,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from trm_jax.data import Batch
-from trm_jax.loss import NO_LABEL, cross_entropy
+from trm_jax.batches import NO_LABEL, Batch
+from trm_jax.loss import cross_entropy
 from trm_jax.qwen import Hidden, Qwen
 from trm_jax.trm import TRM
 from trm_jax.weights import cast
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How to train. The defaults are the original's."""
-
-    learning_rate: float = 1e-4
-    alpha_rate: float = 1.0  # times the learning rate, for the residual readout's alpha
-    weight_decay: float = 0.01
-    warmup_steps: int = 0  # optimizer steps
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999  # per optimizer step
-    epochs: int = 1
-    batch_size: int = 8
-    accumulation: int = 1
-    max_length: int = 1024  # tokens
-    seed: int = 0
-    dtype: str = "bfloat16"  # of the computation; masters, moments and EMA are float32
 
 
 @jax.tree_util.register_dataclass
@@ -52,39 +34,13 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """What one batch showed, for each supervision step."""
+    """What one batch showed, for each supervision step; NaN for those that it did not take."""
 
     loss: Float[Array, " N_sup"]  # mean over the answer tokens, nats
     accuracy: Float[Array, " N_sup"]  # share of answer tokens whose most likely prediction is right
     grad_norm: Float[Array, " N_sup"]  # before clipping
-
-
-def make_schedule(config: TrainConfig, optimizer_steps: int) -> optax.Schedule:
-    """Linear warm-up, then a cosine to a tenth of the rate over all optimizer steps, supervision steps counted."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if config.warmup_steps else config.learning_rate,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(optimizer_steps, config.warmup_steps + 1),
-        end_value=config.learning_rate / 10,
-    )
-
-
-def make_optimizer(config: TrainConfig, optimizer_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with decay on all weights; `alpha` moves `alpha_rate` times as fast."""
-    schedule = make_schedule(config, optimizer_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay),
-        optax.stateless(lambda updates, _: _scale_alpha(updates, config.alpha_rate)),
-    )
-
-
-def _scale_alpha(updates: TRM, rate: float) -> TRM:
-    def scale(path, update):
-        return update * rate if "alpha" in jax.tree_util.keystr(path) else update
-
-    return jax.tree_util.tree_map_with_path(scale, updates)
+    weight_norm: Float[Array, " N_sup"]  # of the trained weights, after the step
+    update_norm: Float[Array, " N_sup"]  # of what the step added to them
 
 
 def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
@@ -96,31 +52,59 @@ def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
 
 def make_train_batch(
     optimizer: optax.GradientTransformation, ema_decay: float, dtype
-) -> Callable[[TrainState, Qwen, Batch], tuple[TrainState, Metrics]]:
-    """The jitted function that trains on one batch: N_sup optimizer steps. It donates the state it is given."""
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The jitted function that trains on one batch, with an optimizer step after each supervision step.
+
+    It takes the state, which it donates, the backbone, the batch and, optionally, how many supervision steps to take: an
+    int32 scalar up to N_sup, without which it takes N_sup. Different numbers share a program.
+    """
 
     @functools.partial(jax.jit, donate_argnames="state")
-    def train_batch(state: TrainState, backbone: Qwen, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
         hidden = jax.lax.map(lambda tokens: backbone(tokens)[0], batch.tokens)  # [A, ...], once for all steps
         labelled = jnp.sum(batch.labels != NO_LABEL)
+        most = state.trm.config.supervision_steps
 
-        def supervision_step(carry, index):
-            state, answers, latents = carry
+        def supervision_step(index, carry):
+            state, answers, latents, metrics = carry
             micro = functools.partial(_micro_batch, state.trm, backbone, index == 0, labelled, dtype)
             zeros = jax.tree.map(jnp.zeros_like, state.trm)
             (grads, loss, correct), (answers, latents) = jax.lax.scan(
                 micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
             )
-            metrics = Metrics(loss, correct / labelled, optax.tree.norm(grads))
-            return (_update(state, grads, optimizer, ema_decay), answers, latents), metrics
+            state, updates = _update(state, grads, optimizer, ema_decay)
+            found = Metrics(loss, correct / labelled, *map(optax.tree.norm, (grads, state.trm, updates)))
+            metrics = jax.tree.map(lambda values, value: values.at[index].set(value), metrics, found)
+            return state, answers, latents, metrics
 
         # The first step puts y_init in place of these zeros.
         start = jnp.zeros(hidden.last.shape, dtype)
-        steps = jnp.arange(state.trm.config.supervision_steps)
-        (state, _, _), metrics = jax.lax.scan(supervision_step, (state, start, start), steps)
+        unseen = Metrics(*[jnp.full(most, jnp.nan, jnp.float32)] * len(dataclasses.fields(Metrics)))
+        # A scan where the depth is fixed, a while loop where it is a number known only at run time.
+        carry = (state, start, start, unseen)
+        state, _, _, metrics = jax.lax.fori_loop(0, most if depth is None else depth, supervision_step, carry)
         return dataclasses.replace(state, batches=state.batches + 1), metrics
 
     return train_batch
+
+
+def make_eval_batch(dtype) -> Callable[[TRM, Qwen, Batch], tuple[Float[Array, " N_sup"], Int[Array, ""]]]:
+    """The jitted function that gives a batch's summed loss after each supervision step, nats, and its number of labels."""
+
+    @jax.jit
+    def eval_batch(trm: TRM, backbone: Qwen, batch: Batch):
+        batch = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch)
+        hidden, _ = backbone(batch.tokens)
+
+        def supervision_step(states, index):
+            loss, (_, *states) = supervision_loss(trm, backbone, batch, hidden, *states, index == 0, 1, dtype)
+            return tuple(states), loss
+
+        start = jnp.zeros(hidden.last.shape, dtype)
+        _, losses = jax.lax.scan(supervision_step, (start, start), jnp.arange(trm.config.supervision_steps))
+        return losses, jnp.sum(batch.labels != NO_LABEL)
+
+    return eval_batch
 
 
 def _micro_batch(trm: TRM, backbone: Qwen, first, labelled, dtype, sums, inputs):
@@ -148,8 +132,9 @@ def supervision_loss(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden, y, 
     return total.loss / labelled, (total.correct, y, z)
 
 
-def _update(state: TrainState, grads: TRM, optimizer: optax.GradientTransformation, ema_decay: float) -> TrainState:
+def _update(state: TrainState, grads: TRM, optimizer: optax.GradientTransformation, ema_decay: float):
+    """The state after one optimizer step, and what was added to the weights."""
     updates, moments = optimizer.update(grads, state.optimizer, state.trm)
     trm = optax.apply_updates(state.trm, updates)
     ema = optax.incremental_update(trm, state.ema, 1 - ema_decay)
-    return dataclasses.replace(state, trm=trm, ema=ema, optimizer=moments, steps=state.steps + 1)
+    return dataclasses.replace(state, trm=trm, ema=ema, optimizer=moments, steps=state.steps + 1), updates

@@ -1,10 +1,11 @@
-"""A training run in a folder: batches through `train_batch`, checkpoints, metrics, a progress bar, a plot."""
+"""A training run in a folder: batches through `train_batch`, checkpoints, metrics, held-out loss, a clean end."""
 
 import dataclasses
 import json
 import os
 import pathlib
-import time
+import signal
+import sys
 from typing import Any
 
 import jax
@@ -12,12 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from trm_jax.checkpoint import CheckpointError, Checkpoints, read_config, write_config
-from trm_jax.config import TRMConfig
-from trm_jax.data import Batch, Loader
+from trm_jax.batches import Batch, Loader, StreamLoader
+from trm_jax.checkpoint import HELD_OUT_LOSS, CheckpointError, Checkpoints, read_config, write_config
+from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.loss import CHUNK
+from trm_jax.metrics import MetricsLog, NonFiniteError, plot_loss
+from trm_jax.optimizer import make_optimizer, make_schedule, supervision_depths
+from trm_jax.programs import Programs
 from trm_jax.qwen import Qwen
-from trm_jax.train import Metrics, TrainConfig, TrainState, make_optimizer, make_schedule, make_train_batch, new_state
+from trm_jax.sources import DataConfig
+from trm_jax.track import TrackerName, open_tracker
+from trm_jax.train import TrainState, make_eval_batch, make_train_batch, new_state
 from trm_jax.trm import TRM
 from trm_jax.weights import count_weights
 
@@ -27,29 +33,37 @@ class RunConfig:
     """What makes a run this run and no other; a folder resumes only the same."""
 
     model: pathlib.Path  # the model folder of the frozen backbone
-    data: str
-    num_samples: int | None
-    keep_annotations: bool
+    data: DataConfig
+    held_out: int  # rows that are kept out of training, for the held-out loss
     num_batches: int
     trm: TRMConfig
     train: TrainConfig
 
     def to_json(self, folder: pathlib.Path) -> dict[str, Any]:
-        return {
+        values = dataclasses.asdict(self) | {
             "kind": "training",
             "model": str(self.model.absolute()),
             "model_relative": os.path.relpath(self.model.absolute(), folder.absolute()),
-            "data": self.data,
-            "num_samples": self.num_samples,
-            "keep_annotations": self.keep_annotations,
-            "num_batches": self.num_batches,
-            "trm": self.trm.to_json(),
-            "train": dataclasses.asdict(self.train),
         }
+        return json.loads(json.dumps(values))  # lists for tuples, as they come back from the file
+
+    @property
+    def depths(self) -> np.ndarray:
+        """The supervision steps of each batch."""
+        return supervision_depths(self.train, self.trm.supervision_steps, self.num_batches)
 
     @property
     def optimizer_steps(self) -> int:
-        return self.num_batches * self.trm.supervision_steps
+        return int(self.depths.sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run, or a part of it, ended."""
+
+    state: TrainState
+    best: int | None  # the checkpoint with the lowest held-out loss
+    finished: bool  # False after SIGTERM
 
 
 def open_folder(folder: pathlib.Path, config: RunConfig) -> None:
@@ -72,104 +86,109 @@ def open_folder(folder: pathlib.Path, config: RunConfig) -> None:
 
 
 def fit(
-    folder: pathlib.Path, config: RunConfig, backbone: Qwen, trm: TRM, loader: Loader, save_every: int
-) -> TrainState:
-    """Trains to the end of the run, from its newest checkpoint if it has one. Returns the last state.
+    folder: pathlib.Path,
+    config: RunConfig,
+    backbone: Qwen,
+    trm: TRM,
+    loader: Loader | StreamLoader,
+    held_out: Loader | None = None,
+    save_every: int = 100,
+    track: TrackerName = "none",
+) -> Outcome:
+    """Trains to the end of the run, from its newest checkpoint if it has one, or until SIGTERM.
 
     Args:
         folder: made by `open_folder`; gets `checkpoints/`, `metrics.jsonl`, `loss.png`.
         backbone: in the type to compute in.
         trm: untrained, float32.
+        held_out: what the loss is measured on at each checkpoint, with the EMA weights; the best checkpoint stays.
         save_every: batches between checkpoints; the last batch is always saved.
+
+    Raises NonFiniteError where the numbers go bad; the checkpoints before stay.
     """
-    optimizer = make_optimizer(config.train, config.optimizer_steps)
-    schedule = make_schedule(config.train, config.optimizer_steps)
-    train_batch = make_train_batch(optimizer, config.train.ema_decay, jnp.dtype(config.train.dtype))
+    optimizer, depths = make_optimizer(config.train, config.optimizer_steps), config.depths
+    dtype = jnp.dtype(config.train.dtype)
+    train_batch = Programs(make_train_batch(optimizer, config.train.ema_decay, dtype), _say, _describe_training)
+    eval_batch = Programs(make_eval_batch(dtype), _say, _describe_held_out)
+    varying = config.train.random_depth or config.train.depth_warmup > 0
     state = new_state(trm, optimizer)
-    with Checkpoints(folder) as checkpoints:
+    tracker = open_tracker(track, folder, config.to_json(folder))
+    with Checkpoints(folder) as checkpoints, StopRequest() as stop:
         if checkpoints.latest is not None:
             state = checkpoints.restore(state)
         start = int(state.batches)
-        log = MetricsLog(folder / "metrics.jsonl", start, schedule)
-        bar = tqdm(
-            range(start, config.num_batches), initial=start, total=config.num_batches, unit="batch", smoothing=0.1
-        )
-        for number in bar:
-            batch = loader[number]
-            state, metrics = train_batch(state, backbone, jax.device_put(batch))
-            bar.set_postfix(log.add(number, batch, metrics), refresh=False)
-            if (number + 1) % save_every == 0 or number + 1 == config.num_batches:
-                log.flush()
-                checkpoints.save(number + 1, state)
-        log.flush()
+        schedule = make_schedule(config.train, config.optimizer_steps)
+        log = MetricsLog(folder / "metrics.jsonl", start, schedule, int(state.steps), tracker)
+        bar = tqdm(range(start, config.num_batches), "training", config.num_batches, unit="batch", initial=start)
+        for index in bar:
+            batch, depth = loader[index], int(depths[index])
+            depth_argument = (np.int32(depth),) if varying else ()
+            state, metrics = train_batch(state, backbone, jax.device_put(batch), *depth_argument)
+            number = index + 1
+            try:
+                log.add(number, batch, metrics, depth)
+                due = number % save_every == 0 or number == config.num_batches or stop.requested
+                if due:
+                    log.read()  # nothing is saved before its numbers are known to be good
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{error}; {_last_good(checkpoints)}") from None
+            bar.set_postfix(log.shown, refresh=False)
+            if due:
+                rated = {} if held_out is None else held_out_loss(eval_batch, state.ema, backbone, held_out)
+                log.write(**rated)
+                checkpoints.save(number, state, rated)
+            if stop.requested:
+                break
+        checkpoints.wait()
+        best = checkpoints.best
+    if tracker:
+        tracker.close()
     plot_loss(folder)
-    return state
+    return Outcome(state, best, finished=int(state.batches) == config.num_batches)
 
 
-class MetricsLog:
-    """One JSON line a batch. A batch is read only after the next one is under way, so that the device never waits."""
-
-    def __init__(self, path: pathlib.Path, start: int, schedule):
-        lines = path.read_text().splitlines() if path.exists() else []
-        # A killed run may have logged batches after its last checkpoint; they come again.
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["batch"] <= start]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._path, self._schedule, self._pending = path, schedule, None
-        self._shown: dict[str, str] = {}
-        self._time = time.perf_counter()
-
-    def add(self, number: int, batch: Batch, metrics: Metrics) -> dict[str, str]:
-        """Takes a batch's metrics; returns what the progress bar shows, of the batch before."""
-        self.flush()
-        self._pending = (number, batch, metrics)
-        return self._shown
-
-    def flush(self) -> None:
-        """Writes the batch that is pending."""
-        if self._pending is None:
-            return
-        number, batch, metrics = self._pending
-        self._pending = None
-        loss, accuracy, grad_norm = (np.asarray(x, np.float64).tolist() for x in dataclasses.astuple(metrics))
-        now = time.perf_counter()
-        seconds, self._time = now - self._time, now
-        record = {
-            "batch": number + 1,
-            "loss": loss,
-            "accuracy": accuracy,
-            "grad_norm": grad_norm,
-            "learning_rate": float(self._schedule((number + 1) * len(loss) - 1)),
-            "seconds": seconds,
-            "tokens": batch.tokens.size,
-        }
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        self._shown = {
-            "loss": f"{loss[-1]:.4f}",
-            "lr": f"{record['learning_rate']:.1e}",
-            "tokens/s": f"{batch.tokens.size / seconds:,.0f}",
-        }
+def held_out_loss(eval_batch, ema: TRM, backbone: Qwen, held_out: Loader) -> dict[str, list[float]]:
+    """`held_out_loss`: the loss after each supervision step over all held-out rows, nats a token."""
+    sums = [eval_batch(ema, backbone, jax.device_put(held_out[i])) for i in range(held_out.batches_per_epoch)]
+    losses, labels = (np.sum(jax.device_get(part), axis=0) for part in zip(*sums, strict=True))
+    return {HELD_OUT_LOSS: (losses.astype(np.float64) / labels).tolist()}
 
 
-def plot_loss(folder: pathlib.Path) -> None:
-    """Draws `loss.png` from `metrics.jsonl`: the first and the last supervision step."""
-    import matplotlib
+class StopRequest:
+    """SIGTERM, as long as this context is open, is noted instead of ending the process."""
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def __enter__(self):
+        self.requested = False
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
 
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    batches = [record["batch"] for record in records]
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for step, label in ((0, "first"), (-1, "last")):
-        axes.plot(batches, [record["loss"][step] for record in records], label=f"{label} supervision step", linewidth=1)
-    axes.set(xlabel="batch", ylabel="loss, nats a token", yscale="log")
-    axes.legend()
-    figure.savefig(folder / "loss.png", dpi=120)
-    pyplot.close(figure)
+    def __exit__(self, *error) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_) -> None:
+        self.requested = True
 
 
-def expected_memory(backbone: Qwen, trm: TRM, config: RunConfig, loader: Loader) -> int:
+def _last_good(checkpoints: Checkpoints) -> str:
+    checkpoints.wait()
+    if checkpoints.latest is None:
+        return "there is no checkpoint before it"
+    return f"the last good checkpoint is {checkpoints.path(checkpoints.latest)}"
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
+def _describe_training(state: TrainState, backbone: Qwen, batch: Batch, *depth) -> str:
+    return "training on {} x {} rows of {} tokens".format(*batch.tokens.shape)
+
+
+def _describe_held_out(ema: TRM, backbone: Qwen, batch: Batch) -> str:
+    return "held-out loss on {1} rows of {2} tokens".format(*batch.tokens.shape)
+
+
+def expected_memory(backbone: Qwen, trm: TRM, config: RunConfig, loader: Loader | StreamLoader) -> int:
     """An estimate of the memory that training needs at its longest bucket, bytes.
 
     Weights, moments, EMA and gradients are counted; activations of the one differentiated pass are estimated.
