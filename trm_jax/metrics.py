@@ -21,17 +21,28 @@ class NonFiniteError(ValueError):
 class MetricsLog:
     """One JSON line a batch. A batch is read only after the next one is under way, so that the device never waits."""
 
-    def __init__(self, path: pathlib.Path, start: int, schedule, first_step: int, tracker: Tracker | None = None):
-        """`start` batches and `first_step` optimizer steps lie behind; lines of later batches are removed."""
+    def __init__(
+        self,
+        path: pathlib.Path,
+        start: int,
+        learning_rates: np.ndarray,
+        first_step: int,
+        tracker: Tracker | None = None,
+    ):
+        """`start` batches and `first_step` optimizer steps lie behind; lines of later batches are removed.
+
+        `learning_rates`, one for each optimizer step of the run, are numbers of the host: to compute one on the device would
+        wait for the batch that is under way there.
+        """
         lines = path.read_text().splitlines() if path.exists() else []
         # A killed run may have logged batches after its last checkpoint; they come again.
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["batch"] <= start]
         path.write_text("".join(line + "\n" for line in kept))
-        self._path, self._schedule, self._tracker = path, schedule, tracker
+        self._path, self._learning_rates, self._tracker = path, learning_rates, tracker
         self._steps = first_step
         self._pending: tuple[int, Batch, Metrics, int] | None = None
         self._record: dict[str, Any] | None = None
-        self._time = time.perf_counter()
+        self.resume_clock()
         self.shown: dict[str, str] = {}  # what the progress bar shows, of the last batch that was read
 
     def add(self, batch_number: int, batch: Batch, metrics: Metrics, depth: int) -> None:
@@ -49,9 +60,10 @@ class MetricsLog:
             record[field.name] = np.asarray(getattr(metrics, field.name), np.float64)[:depth].tolist()
         self._require_finite(record)
         seconds = time.perf_counter() - self._time
+        self.resume_clock()
         self._steps += depth
         self._record = record | {
-            "learning_rate": float(self._schedule(self._steps - 1)),
+            "learning_rate": float(self._learning_rates[self._steps - 1]),
             "seconds": seconds,
             "tokens_per_second": batch.filled / seconds,
             "padding": 1 - batch.filled / batch.tokens.size,
@@ -73,6 +85,9 @@ class MetricsLog:
             file.write(json.dumps(record) + "\n")
         if self._tracker:
             self._tracker.log(flatten(record), record["batch"])
+
+    def resume_clock(self) -> None:
+        """A batch's seconds are counted from here: from the end of the one before, or of other work in between."""
         self._time = time.perf_counter()
 
     def _require_finite(self, record: dict[str, Any]) -> None:

@@ -118,7 +118,8 @@ def fit(
             state = checkpoints.restore(state)
         start = int(state.batches)
         schedule = make_schedule(config.train, config.optimizer_steps)
-        log = MetricsLog(folder / "metrics.jsonl", start, schedule, int(state.steps), tracker)
+        learning_rates = np.asarray(schedule(np.arange(config.optimizer_steps)))
+        log = MetricsLog(folder / "metrics.jsonl", start, learning_rates, int(state.steps), tracker)
         bar = tqdm(range(start, config.num_batches), "training", config.num_batches, unit="batch", initial=start)
         for index in bar:
             batch, depth = loader[index], int(depths[index])
@@ -137,6 +138,7 @@ def fit(
                 rated = {} if held_out is None else held_out_loss(eval_batch, state.ema, backbone, held_out)
                 log.write(**rated)
                 checkpoints.save(number, state, rated)
+                log.resume_clock()
             if stop.requested:
                 break
         checkpoints.wait()
