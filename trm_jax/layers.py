@@ -1,11 +1,14 @@
 """What both models are made of. A layer computes in the type of its weights; statistics and angles are float32."""
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
+
+QUERY_BLOCK = 64  # queries of causal attention that are computed together
 
 
 def rms_normalize(h: Float[Array, "*batch D"], eps: float) -> Float[Array, "*batch D"]:
@@ -58,13 +61,56 @@ def attend(
     `causal`: query s sees keys 0..s (S = C). `key_lengths`: every query sees a row's first `key_lengths` keys.
     `implementation`: "cudnn" needs CUDA and bfloat16 or float16.
     """
-    return jax.nn.dot_product_attention(
-        queries, keys, values, is_causal=causal, key_value_seq_lengths=key_lengths, implementation=implementation
-    )
+    attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
+    if causal and implementation == "xla":
+        return _attend_in_blocks(attention, queries, keys, values)
+    return attention(queries, keys, values, is_causal=causal, key_value_seq_lengths=key_lengths)
 
 
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, bias: bool = False) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs)
+def _attend_in_blocks(attention, queries, keys, values):
+    """Causal attention, a block of queries at a time, so that the keys behind a block cost nothing."""
+    length, blocks = queries.shape[1], []
+    for start in range(0, length, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, length)
+        mask = jnp.tri(end - start, end, start, dtype=bool)
+        blocks.append(attention(queries[:, start:end], keys[:, :end], values[:, :end], mask=mask[None, None]))
+    return jnp.concatenate(blocks, axis=1)
+
+
+@jax.custom_vjp
+def multiply(h: Float[Array, "*batch I"], kernel: Float[Array, "I O"]) -> Float[Array, "*batch O"]:
+    """h @ kernel. Its backward pass contracts both gradients as they lie in memory.
+
+    JAX's own rule asks for the transposed gradient of the kernel, for which XLA:CPU writes out transposed activations: a third
+    of a training batch's time (docs/log.md).
+    """
+    return h @ kernel
+
+
+def _multiply_forward(h, kernel):
+    return multiply(h, kernel), (h, kernel)
+
+
+def _multiply_backward(residuals, cotangent):
+    h, kernel = residuals
+    rows = [array.reshape(-1, array.shape[-1]) for array in (h, cotangent)]
+    return cotangent @ kernel.T, jax.lax.dot_general(*rows, (((0,), (0,)), ((), ())))
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+class Linear(nnx.Module):
+    """h @ kernel[I, O], plus bias[O] if asked; the kernel starts Xavier-uniform."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, rngs: nnx.Rngs):
+        init = nnx.initializers.xavier_uniform()
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+
+    def __call__(self, h: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        product = multiply(h, self.kernel[...])
+        return product if self.bias is None else product + self.bias[...]
 
 
 class Attention(nnx.Module):
@@ -72,10 +118,10 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, num_heads: int, num_kv_heads: int, *, bias: bool, rngs: nnx.Rngs):
         self.head_size = width // num_heads
-        self.query = _linear(width, num_heads * self.head_size, rngs, bias=bias)
-        self.key = _linear(width, num_kv_heads * self.head_size, rngs, bias=bias)
-        self.value = _linear(width, num_kv_heads * self.head_size, rngs, bias=bias)
-        self.output = _linear(num_heads * self.head_size, width, rngs)
+        self.query = Linear(width, num_heads * self.head_size, bias=bias, rngs=rngs)
+        self.key = Linear(width, num_kv_heads * self.head_size, bias=bias, rngs=rngs)
+        self.value = Linear(width, num_kv_heads * self.head_size, bias=bias, rngs=rngs)
+        self.output = Linear(num_heads * self.head_size, width, rngs=rngs)
 
     def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, cache=None, layer=None):
         """Returns the attention's output[B,S,D], and the cache with the new keys and values at `layer`.
@@ -97,9 +143,9 @@ class SwiGLU(nnx.Module):
     """down(silu(gate(h)) * up(h)), of inner width F, without biases."""
 
     def __init__(self, width: int, mlp_width: int, *, rngs: nnx.Rngs):
-        self.gate = _linear(width, mlp_width, rngs)
-        self.up = _linear(width, mlp_width, rngs)
-        self.down = _linear(mlp_width, width, rngs)
+        self.gate = Linear(width, mlp_width, rngs=rngs)
+        self.up = Linear(width, mlp_width, rngs=rngs)
+        self.down = Linear(mlp_width, width, rngs=rngs)
 
     def __call__(self, h: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         return self.down(jax.nn.silu(self.gate(h)) * self.up(h))

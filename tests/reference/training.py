@@ -46,10 +46,14 @@ class ReferenceTrainer:
             (loss / count).backward()
             total += loss.item() / count
             new_states.append(state)
-        for weight in self.model.trm.values():
-            if weight.grad is None:  # decay reaches a weight that the last pass does not
-                weight.grad = torch.zeros_like(weight)
+        self.complete_gradients()
         return total, new_states
+
+    def complete_gradients(self):
+        """Zeros for a weight that the last pass does not reach: decay reaches it."""
+        for weight in self.model.trm.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
 
     def train_batch(self, micro_batches):
         """One batch. Returns the loss of each supervision step."""
@@ -57,12 +61,18 @@ class ReferenceTrainer:
         states, losses = [None] * len(rows), []
         for _ in range(self.model.config.supervision_steps):
             loss, states = self.step_gradients(rows, states)
-            torch.nn.utils.clip_grad_norm_(list(self.model.trm.values()), self.train.clip_norm)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate()
-            self.optimizer.step()
-            self.steps += 1
-            for name, weight in self.model.trm.items():
-                self.ema[name] = self.train.ema_decay * self.ema[name] + (1 - self.train.ema_decay) * weight.detach()
+            self.update()
             losses.append(loss)
         return losses
+
+    @torch.no_grad()
+    def update(self):
+        """One optimizer step with the gradients that are there."""
+        weights = list(self.model.trm.values())
+        torch.nn.utils.clip_grad_norm_(weights, self.train.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.step()
+        self.steps += 1
+        for name, weight in self.model.trm.items():
+            self.ema[name].lerp_(weight, 1 - self.train.ema_decay)

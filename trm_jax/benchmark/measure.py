@@ -1,0 +1,49 @@
+"""Clocks, and what the device can do at most."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+Input = TypeVar("Input")
+
+
+def time_in_turns(
+    runners: Mapping[str, Callable[[Input], None]], inputs: Sequence[Input], repeats: int
+) -> dict[str, float]:
+    """Seconds that each runner needs for all inputs: the sum of each input's median over the repeats.
+
+    A runner returns when its work is done, and has been warmed up. Runners take turns, so that a slow spell of the machine
+    meets all of them.
+    """
+    times = {name: [[] for _ in inputs] for name in runners}
+    for _ in range(repeats):
+        for name, run in runners.items():
+            for number, value in enumerate(inputs):
+                times[name][number].append(seconds(run, value))
+    return {name: sum(map(statistics.median, of_runner)) for name, of_runner in times.items()}
+
+
+def seconds(function: Callable, *args) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - started
+
+
+def matmul_rate(dtype, repeats: int = 5) -> float:
+    """FLOP/s of a large square matrix product in `dtype`, accumulated in float32: the median of a few runs."""
+    size, chain = (2048, 2) if jax.default_backend() == "cpu" else (8192, 16)
+    matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.float32).astype(dtype) / size**0.5
+
+    @jax.jit
+    def multiply(matrix):
+        step = lambda product, _: (jnp.dot(product, matrix, preferred_element_type=jnp.float32).astype(dtype), None)  # noqa: E731
+        return jax.lax.scan(step, matrix, length=chain)[0]
+
+    jax.block_until_ready(multiply(matrix))
+    times = [seconds(lambda: jax.block_until_ready(multiply(matrix))) for _ in range(repeats)]
+    return chain * 2 * size**3 / statistics.median(times)
