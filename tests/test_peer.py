@@ -24,7 +24,9 @@ def test_the_peer_trains_as_the_oracle(preset, logits_everywhere):
     oracle = ReferenceTrainer(reference(model), config, 6)
     trainer = PeerTrainer(peer(model), config, 6, logits_everywhere)
     batch = pad_batch(examples(), Bucket(16, 8), (1, 4))
-    tokens, positions, labels = (torch.tensor(array[0]).long() for array in (batch.tokens, batch.positions, batch.labels))
+    tokens, positions, labels = (
+        torch.tensor(array[0]).long() for array in (batch.tokens, batch.positions, batch.labels)
+    )
     labels[labels == NO_LABEL] = IGNORED
     rows = [(example.tokens.tolist(), example.prompt_length) for example in examples()]
     for _ in range(2):

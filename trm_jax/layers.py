@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+KEPT = "kept"  # the name of what a checkpointed backward pass keeps of a layer
 QUERY_BLOCK = 64  # queries of causal attention that are computed together
 
 
@@ -81,8 +83,8 @@ def _attend_in_blocks(attention, queries, keys, values):
 def multiply(h: Float[Array, "*batch I"], kernel: Float[Array, "I O"]) -> Float[Array, "*batch O"]:
     """h @ kernel. Its backward pass contracts both gradients as they lie in memory.
 
-    JAX's own rule asks for the transposed gradient of the kernel, for which XLA:CPU writes out transposed activations: a third
-    of a training batch's time (docs/log.md).
+    JAX's own rule asks for the transposed gradient of the kernel, for which XLA:CPU writes out transposed activations: a
+    third of a training batch's time (docs/log.md).
     """
     return h @ kernel
 
@@ -129,14 +131,15 @@ class Attention(nnx.Module):
         Without a cache (None) the S tokens are the whole sequence.
         """
         queries, keys, values = (
-            project(h).reshape(*h.shape[:-1], -1, self.head_size) for project in (self.query, self.key, self.value)
+            _keep(project(h)).reshape(*h.shape[:-1], -1, self.head_size)
+            for project in (self.query, self.key, self.value)
         )
         queries, keys = rotation(queries), rotation(keys)
         if cache is None:
             attended = attend(queries, keys, values, causal=True)
         else:
             attended, cache = cache.attend(layer, queries, keys, values)
-        return self.output(attended.reshape(*h.shape[:-1], -1)), cache
+        return _keep(self.output(attended.reshape(*h.shape[:-1], -1))), cache
 
 
 class SwiGLU(nnx.Module):
@@ -148,4 +151,29 @@ class SwiGLU(nnx.Module):
         self.down = Linear(mlp_width, width, rngs=rngs)
 
     def __call__(self, h: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-        return self.down(jax.nn.silu(self.gate(h)) * self.up(h))
+        # A checkpointed backward pass computes `up` again: a twentieth more work in training, a sixth less memory.
+        return _keep(self.down(gated(_keep(self.gate(h)), self.up(h))))
+
+
+@jax.custom_vjp
+def gated(gate: Float[Array, "*batch F"], up: Float[Array, "*batch F"]) -> Float[Array, "*batch F"]:
+    """silu(gate) * up, with a backward pass that needs nothing but these two."""
+    return jax.nn.silu(gate) * up
+
+
+def _gated_forward(gate, up):
+    return gated(gate, up), (gate, up)
+
+
+def _gated_backward(residuals, cotangent):
+    gate, up = residuals
+    share = jax.nn.sigmoid(gate)
+    passed = gate * share
+    return cotangent * up * (share + passed * (1 - share)), cotangent * passed
+
+
+gated.defvjp(_gated_forward, _gated_backward)
+
+
+def _keep(h):
+    return checkpoint_name(h, KEPT)

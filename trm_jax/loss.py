@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from trm_jax.batches import NO_LABEL
 from trm_jax.qwen import project
 
-CHUNK = 512  # tokens whose logits exist at the same time
+CHUNK = 256  # tokens whose logits exist at the same time
 
 
 class TokenLoss(NamedTuple):

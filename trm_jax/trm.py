@@ -3,6 +3,8 @@
 Source: zxcyxv/MathLLM, after "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from trm_jax.cache import KVCache
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.layers import Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
+from trm_jax.layers import KEPT, Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
 from trm_jax.qwen import NUM_LEVELS, Hidden
 
 NORM_EPS = 1e-6
@@ -97,7 +99,23 @@ class TRM(nnx.Module):
 
         if self.config.recursions > 1:
             (y, z), _ = jax.lax.scan(step, jax.lax.stop_gradient((y, z)), length=self.config.recursions - 1)
-        y, z, _ = self.run_pass(context, y, z, rotation, None, 0)
+        return self._run_differentiated_pass(context, y, z, rotation)
+
+    def _run_differentiated_pass(self, context: State, y: State, z: State, rotation: Rotation):
+        """`run_pass` without a cache; its backward pass keeps most matrix products and computes the rest again.
+
+        A scan, because a compiler that sees all calls at once undoes that.
+        """
+
+        @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+        def call(block, latest, index):
+            added = y + jnp.where(index < self.config.latent_updates, context, 0)
+            return block(latest + added, rotation)[0]
+
+        def step(last_two, index):
+            return (last_two[1], call(self.block, last_two[1], index)), None
+
+        (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
         return y, z
 
     def refine(self, context: State, rotation: Rotation, cache: KVCache, supervision_steps: int):

@@ -39,7 +39,7 @@ class Training:
         self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
 
     def warm_up(self, batches: Sequence[Batch]) -> tuple[float, int]:
-        """Compiles for the shapes of the batches and runs each once. Returns the seconds of compiling and the number of programs."""
+        """Compiles for the shapes of the batches and runs each once. Returns the seconds of compiling and the programs."""
         compiling = 0.0
         for batch in batches:
             if _shape(batch) not in self._programs:
