@@ -71,8 +71,8 @@ class Options:
     """Optimizer steps of linear warm-up (default 0; demo 40)."""
     ema_decay: float | None = None
     """Decay of the weights' moving average, per optimizer step (default 0.999; demo 0.98)."""
-    random_depth: bool | None = None
-    """Draw each batch's supervision steps, up to N_sup, so that fewer steps work at test time (default: no)."""
+    random_depth: bool = False
+    """Draw each batch's supervision steps, up to N_sup, so that fewer steps work at test time."""
     depth_warmup: float | None = None
     """Share of the batches over which the supervision steps grow from one to N_sup (default 0)."""
     max_length: int | None = None

@@ -121,3 +121,12 @@ def test_help_does_not_load_jax(script):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_killed_runs_end_bit_for_bit_as_one_left_alone(folders):
+    """Two kills, one of them inside a save; docs/log.md has twenty."""
+    root, _ = folders
+    done = run("kill_training.py", "--model", root / "model", "--kills", 2, "--max-batches", 20)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kills" in done.stdout
+    assert "0 runs ended differently" in done.stdout
