@@ -44,7 +44,8 @@ def main(options: Options) -> None:
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, decode, demo
+    from trm_jax import checkpoint, demo
+    from trm_jax.batching import decode_config, generate_each
     from trm_jax.evaluate import evaluate, open_output, summarize
     from trm_jax.sources import SHORT_NAMES, load_rows
 
@@ -70,16 +71,14 @@ def main(options: Options) -> None:
     print(f"{describe_device()}, {len(rows)} questions of {source}, answers in {output}")
 
     answer = functools.partial(
-        decode.generate,
+        generate_each,
         model,
         max_new_tokens=max_new_tokens,
-        supervision_steps=settings.get("supervision_steps"),
-        kv_cache=settings.get("kv_cache"),
-        head=options.head,
+        config=decode_config(model, options.supervision_steps, options.kv_cache, head=options.head),
+        batch_size=options.batch_size or (demo.EVAL_BATCH if on_demo else 8),
     )
-    batch_size = options.batch_size or (demo.EVAL_BATCH if on_demo else 8)
-    progress = functools.partial(tqdm, unit="batch")
-    summary = settings | summarize(evaluate(rows, tokenizer, answer, batch_size, output, progress))
+    progress = functools.partial(tqdm, unit="question")
+    summary = settings | summarize(evaluate(rows, tokenizer, answer, output, progress))
     output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
     print(
         f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "

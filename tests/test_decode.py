@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import random_tokens, tiny_model
-from trm_jax import decode, generate
-from trm_jax.decode import DecodeConfig, GenerationError
+from trm_jax import batching, decode, generate
+from trm_jax.batching import GenerationError, pad_prompts
+from trm_jax.decode import DecodeConfig, DecodeState
 from trm_jax.weights import cast
 
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (2, 11, 5, 1)]
@@ -22,12 +23,21 @@ def test_a_batch_of_unequal_prompts_gives_each_row_what_it_gets_alone(model, kv_
 def test_what_stands_in_the_padding_does_not_matter(model):
     """A mask that lets padding through would show here, whatever the padding token."""
     config = DecodeConfig(2, "per_pass", "trm", ())
-    tokens, lengths = decode.pad_prompts(PROMPTS, step=16)
+    tokens, lengths = pad_prompts(PROMPTS, step=16)
     noisy = np.where(np.arange(16) < lengths[:, None], tokens, 7)
-    states = [decode.prefill(model, t, lengths, config, 24) for t in (tokens, noisy)]
+    states = [started(model, t, lengths, config, 24) for t in (tokens, noisy)]
     for _ in range(4):
         states = [decode.decode_step(model, state, config) for state in states]
-        assert states[0].tokens.tolist() == states[1].tokens.tolist()
+    assert states[0].counts.tolist() == [5] * len(PROMPTS)
+    assert states[0].answers.tolist() == states[1].answers.tolist()
+
+
+def started(model, tokens, lengths, config, capacity, longest: int = 8) -> DecodeState:
+    """A batch that has read its prompts."""
+    batch = len(lengths)
+    prefilled = decode.prefill(model, tokens, lengths, np.full(batch, longest, np.int32), config)
+    empty = DecodeState.empty(model, config, batch, capacity, longest)
+    return decode.insert(empty, prefilled, np.arange(batch, dtype=np.int32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -48,24 +58,33 @@ def test_a_row_ends_with_its_end_token_while_others_go_on(model):
     assert stopped[0][-1] == end
 
 
-def test_decode_step_takes_over_its_cache_and_copies_none(model):
+@pytest.mark.parametrize("kind", ["one step", "until done", "insert"])
+def test_the_caches_are_taken_over_and_none_is_copied(model, kind):
     """Without donation, or with a copy in the loop, each token would cost the whole cache twice."""
     config = DecodeConfig(2, "per_pass", "trm", ())
-    tokens, lengths = decode.pad_prompts(PROMPTS)
-    state = decode.prefill(model, tokens, lengths, config, 1024)
+    tokens, lengths = pad_prompts(PROMPTS)
+    state = started(model, tokens, lengths, config, 1024)
     cache_bytes = sum(cache.nbytes for cache in (state.trm.keys, state.trm.values))
-    memory = decode.decode_step.lower(model, state, config).compile().memory_analysis()
+    if kind == "insert":
+        prefilled = decode.prefill(model, tokens, lengths, lengths, config)
+        program, args = decode.insert, (state, prefilled, np.arange(len(PROMPTS), dtype=np.int32))
+    elif kind == "until done":
+        program, args = decode.decode_until, (model, state, np.int32(4), config)
+    else:
+        program, args = decode.decode_step, (model, state, config)
+    memory = program.lower(*args).compile().memory_analysis()
     assert memory.temp_size_in_bytes < cache_bytes / 2
     assert memory.alias_size_in_bytes >= cache_bytes
-    decode.decode_step(model, state, config)
+    program(*args)
     assert state.trm.keys.is_deleted()
 
 
 def test_prompts_of_one_bucket_share_a_program(model):
+    programs = (decode.prefill, decode.insert, decode.decode_until)
     generate(model, PROMPTS, 3)
-    before = decode.prefill._cache_size(), decode.decode_step._cache_size()
+    before = [program._cache_size() for program in programs]
     generate(model, [prompt + [1, 2] for prompt in PROMPTS], 3)
-    assert (decode.prefill._cache_size(), decode.decode_step._cache_size()) == before
+    assert [program._cache_size() for program in programs] == before
 
 
 def test_fewer_supervision_steps_are_the_earlier_answer(model):
@@ -91,5 +110,32 @@ def test_bfloat16_weights_compute_in_bfloat16(model):
     """One float32 array in the loop would promote all that follows."""
     half = cast(model, "bfloat16")
     config = DecodeConfig(2, "last_pass", "trm", ())
-    state = jax.eval_shape(lambda m: decode.prefill(m, *decode.pad_prompts(PROMPTS), config, 128), half)
+    tokens, lengths = pad_prompts(PROMPTS)
+    state = jax.eval_shape(lambda m: decode.prefill(m, tokens, lengths, lengths, config), half)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.keys, state.trm.keys))} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("head", ["trm", "backbone"])
+def test_prompts_that_wait_for_a_free_row_get_what_they_get_alone(model, head):
+    """Rows of unequal length, some ended by a token and some by their limit, replaced while others go on."""
+    prompts = [random_tokens(3 + 5 * i % 17, seed=i).tolist() for i in range(11)]
+    limits = [1 + 4 * i % 9 for i in range(11)]
+    free = generate(model, prompts, 9, head=head, eos_token_ids=[])
+    end = free[2][5]
+    config = batching.decode_config(model, eos_token_ids=[end], head=head)
+    expected = {}
+    for index, (answer, limit) in enumerate(zip(free, limits, strict=True)):
+        cut = answer[: answer.index(end) + 1] if end in answer else answer
+        expected[index] = cut[:limit]
+    for batch_size in (1, 3, 11):
+        assert dict(batching.generate_each(model, prompts, limits, config, batch_size)) == expected
+    backwards = batching.generate_each(model, prompts[::-1], limits[::-1], config, 3)
+    assert {10 - index: answer for index, answer in backwards} == expected
+
+
+def test_a_stream_yields_the_same_tokens(model):
+    config = batching.decode_config(model, eos_token_ids=[])
+    tokens = list(batching.stream(model, PROMPTS[1], 6, config))
+    assert [tokens] == generate(model, [PROMPTS[1]], 6, eos_token_ids=[])
+    ending = batching.decode_config(model, eos_token_ids=[tokens[2]])
+    assert list(batching.stream(model, PROMPTS[1], 6, ending)) == tokens[: tokens.index(tokens[2]) + 1]

@@ -24,13 +24,14 @@ class Echo:
 
 
 def solve(prompts):
-    """Right for even numbers, wrong for odd ones."""
-    first = [int(chr(prompt[0])) for prompt in prompts]
-    return [[ord(c) for c in f"\\boxed{{{n + 1 + n % 2}}}"] for n in first]
+    """Right for even numbers, wrong for odd ones; the last prompt ends first."""
+    for index, prompt in reversed(list(enumerate(prompts))):
+        n = int(chr(prompt[0]))
+        yield index, [ord(c) for c in f"\\boxed{{{n + 1 + n % 2}}}"]
 
 
 def test_records_are_graded_and_in_order(tmp_path):
-    records = evaluate(ROWS, Echo(), solve, 3, tmp_path / "out.jsonl")
+    records = evaluate(ROWS, Echo(), solve, tmp_path / "out.jsonl")
     assert [record["correct"] for record in records] == [True, False, True, False, True, False, True]
     assert records[1] | {"seconds": 0} == {
         "index": 1,
@@ -50,22 +51,22 @@ def test_records_are_graded_and_in_order(tmp_path):
 def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
     """Killed in the middle of a line: whole lines count, the cut one is done again."""
     path, calls = tmp_path / "out.jsonl", []
-    evaluate(ROWS[:4], Echo(), solve, 2, path)
+    evaluate(ROWS[:4], Echo(), solve, path)
     path.write_text(path.read_text() + '{"index": 4, "quest')
 
     def counted(prompts):
         calls.extend(prompts)
         return solve(prompts)
 
-    records = evaluate(ROWS, Echo(), counted, 2, path)
+    records = evaluate(ROWS, Echo(), counted, path)
     assert len(calls) == 3
     assert len(records) == len(path.read_text().splitlines()) == 7
 
 
 def test_answers_to_other_questions_are_refused(tmp_path):
-    evaluate(ROWS[:4], Echo(), solve, 2, tmp_path / "out.jsonl")
+    evaluate(ROWS[:4], Echo(), solve, tmp_path / "out.jsonl")
     with pytest.raises(EvaluationError, match="other questions"):
-        evaluate(ROWS[::-1], Echo(), solve, 2, tmp_path / "out.jsonl")
+        evaluate(ROWS[::-1], Echo(), solve, tmp_path / "out.jsonl")
 
 
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):

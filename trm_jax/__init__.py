@@ -9,7 +9,7 @@ _HOMES = {
     "supervision_logits": "model",
     "load_model": "checkpoint",
     "load_tokenizer": "checkpoint",
-    "generate": "decode",
+    "generate": "batching",
 }
 __all__ = list(_HOMES)
 

@@ -1,25 +1,16 @@
-"""Greedy generation: a jitted prefill, then a jitted step a token that updates its caches in place."""
+"""Greedy decoding on the device: prompts are read into rows of a batch, and rows go on token by token, in place."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.cache import KVCache
 from trm_jax.model import QwenTRM
 from trm_jax.qwen import Hidden, project
-
-PROMPT_STEP = 64  # prompts are padded to a multiple of this many tokens, which bounds the number of compiled programs
-CHECK_EVERY = 16  # tokens between two looks at whether every row has ended
-
-
-class GenerationError(ValueError):
-    """Prompts or settings that cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,39 +22,94 @@ class DecodeConfig:
     head: Literal["trm", "backbone"]
     end_tokens: tuple[int, ...]
 
+    def trm_passes(self, model: QwenTRM) -> int:
+        """The passes whose keys and values the recursion's cache holds."""
+        if self.head == "backbone":
+            return 0
+        return 1 if self.kv_cache == "last_pass" else self.supervision_steps * model.trm.config.recursions
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-    """A batch in the middle of generation."""
+    """The rows of a batch in the middle of generation. A finished row stands still and may be replaced."""
 
     backbone: KVCache  # one layer a backbone layer
     trm: KVCache | None  # one layer a block call, of one pass or of all; None for the backbone alone
-    tokens: Int[Array, " B"]  # chosen, not yet in the caches
-    finished: Bool[Array, " B"]  # an end token has been chosen
+    answers: Int[Array, "B T"]  # the tokens chosen so far
+    counts: Int[Array, " B"]  # how many these are; the last one is not yet in the caches
+    limits: Int[Array, " B"]  # how many there may be, at most T
+    finished: Bool[Array, " B"]  # the last one is an end token, or the limit is reached
+
+    @classmethod
+    def empty(cls, model: QwenTRM, config: DecodeConfig, batch: int, capacity: int, longest: int) -> "DecodeState":
+        """Finished rows for `capacity` tokens each, of which at most `longest` are new."""
+        passes, zeros = config.trm_passes(model), jnp.zeros(batch, jnp.int32)
+        return cls(
+            backbone=model.backbone.empty_cache(batch, capacity),
+            trm=model.trm.empty_cache(model.backbone.config, passes, batch, capacity) if passes else None,
+            answers=jnp.zeros((batch, longest), jnp.int32),
+            counts=zeros,
+            limits=jnp.copy(zeros),  # a donated state must not hold the same buffer twice
+            finished=jnp.ones(batch, bool),
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "capacity"))
+@functools.partial(jax.jit, static_argnames="config")
 def prefill(
-    model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], config: DecodeConfig, capacity: int
+    model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], limits: Int[Array, " B"], config: DecodeConfig
 ) -> DecodeState:
-    """Reads prompts, padded on the right, into new caches of `capacity` tokens and chooses each row's first token."""
-    batch = tokens.shape[0]
-    cache = model.backbone.empty_cache(batch, capacity)
-    trm_cache = None
-    if config.head == "trm":
-        passes = 1 if config.kv_cache == "last_pass" else config.supervision_steps * model.trm.config.recursions
-        trm_cache = model.trm.empty_cache(model.backbone.config, passes, batch, capacity)
-    features, cache, trm_cache = _features(model, tokens, cache, trm_cache, config)
-    last = features[jnp.arange(batch), lengths - 1]
-    return _choose(model, last, cache, trm_cache, lengths, jnp.zeros(batch, bool), config)
+    """Reads prompts, padded on the right, and chooses each row's first token. The caches hold the prompts and no more."""
+    state = DecodeState.empty(model, config, *tokens.shape, longest=1)
+    features, cache, trm_cache = _features(model, tokens, state.backbone, state.trm, config)
+    last = features[jnp.arange(tokens.shape[0]), lengths - 1]
+    state = dataclasses.replace(state, limits=limits, finished=jnp.zeros_like(state.finished))
+    return _choose(model, state, last, cache, trm_cache, lengths, config)
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def insert(state: DecodeState, prefilled: DecodeState, rows: Int[Array, " G"]) -> DecodeState:
+    """Puts prefilled prompts in the place of the given rows, while the others stay; a row beyond the batch is left out."""
+
+    def put(kept, new):
+        return kept.at[rows].set(new, mode="drop")
+
+    def put_cache(kept: KVCache, new: KVCache) -> KVCache:
+        slots = slice(0, new.keys.shape[2])
+        return KVCache(
+            keys=kept.keys.at[:, rows, slots].set(new.keys, mode="drop"),
+            values=kept.values.at[:, rows, slots].set(new.values, mode="drop"),
+            lengths=put(kept.lengths, new.lengths),
+        )
+
+    return DecodeState(
+        backbone=put_cache(state.backbone, prefilled.backbone),
+        trm=None if state.trm is None else put_cache(state.trm, prefilled.trm),
+        answers=state.answers.at[rows, 0].set(prefilled.answers[:, 0], mode="drop"),
+        counts=put(state.counts, prefilled.counts),
+        limits=put(state.limits, prefilled.limits),
+        finished=put(state.finished, prefilled.finished),
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def decode_step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
-    """Writes the chosen tokens into the caches, in place, and chooses the next ones."""
-    features, cache, trm_cache = _features(model, state.tokens[:, None], state.backbone, state.trm, config)
-    return _choose(model, features[:, 0], cache, trm_cache, 1, state.finished, config)
+    """Writes the newest tokens into the caches, in place, and chooses the next ones."""
+    return _step(model, state, config)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], config: DecodeConfig) -> DecodeState:
+    """Goes on, without a look from the host, until at least so many rows are finished."""
+    return jax.lax.while_loop(
+        lambda state: jnp.sum(state.finished) < finished, lambda state: _step(model, state, config), state
+    )
+
+
+def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
+    newest = jnp.take_along_axis(state.answers, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
+    features, cache, trm_cache = _features(model, newest, state.backbone, state.trm, config)
+    return _choose(model, state, features[:, 0], cache, trm_cache, jnp.where(state.finished, 0, 1), config)
 
 
 def _features(model: QwenTRM, tokens, cache: KVCache, trm_cache: KVCache | None, config: DecodeConfig):
@@ -80,87 +126,25 @@ def _features(model: QwenTRM, tokens, cache: KVCache, trm_cache: KVCache | None,
 
 def _choose(
     model: QwenTRM,
+    state: DecodeState,
     features: Float[Array, "B D"],
     cache: KVCache,
     trm_cache: KVCache | None,
-    count,
-    finished: Bool[Array, " B"],
+    written: Int[Array, " B"],
     config: DecodeConfig,
 ) -> DecodeState:
+    """The state with the caches `written` tokens longer and, in rows that are not finished, the next token chosen."""
     head = model.head if config.head == "trm" else model.backbone.head
     tokens = jnp.argmax(project(features, head), axis=-1).astype(jnp.int32)
-    if config.end_tokens:
-        finished = finished | jnp.isin(tokens, jnp.array(config.end_tokens))
+    rows, longest = jnp.arange(tokens.shape[0]), state.answers.shape[1]
+    places = jnp.where(state.finished, longest, state.counts)  # behind the end: dropped
+    counts = state.counts + ~state.finished
+    ends = jnp.isin(tokens, jnp.array(config.end_tokens, jnp.int32)) | (counts >= state.limits)
     return DecodeState(
-        backbone=cache.advance(count),
-        trm=None if trm_cache is None else trm_cache.advance(count),
-        tokens=tokens,
-        finished=finished,
+        backbone=cache.advance(written),
+        trm=None if trm_cache is None else trm_cache.advance(written),
+        answers=state.answers.at[rows, places].set(tokens, mode="drop"),
+        counts=counts,
+        limits=state.limits,
+        finished=state.finished | ends,
     )
-
-
-def pad_prompts(prompts: Sequence[Sequence[int]], step: int = PROMPT_STEP) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32[B,S], padded on the right to a multiple of `step`, and their lengths int32[B]."""
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    width = -(-int(lengths.max()) // step) * step
-    tokens = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-    return tokens, lengths
-
-
-def generate(
-    model: QwenTRM,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int = 256,
-    supervision_steps: int | None = None,
-    kv_cache: Literal["last_pass", "per_pass"] | None = None,
-    eos_token_ids: Sequence[int] | None = None,
-    head: Literal["trm", "backbone"] = "trm",
-) -> list[list[int]]:
-    """The most likely continuation of each prompt, token by token.
-
-    Args:
-        model: as `load_model` gives it.
-        prompts: token ids, one list a row; rows may differ in length and do not influence each other.
-        max_new_tokens: where a row stops that has not ended by itself.
-        supervision_steps, kv_cache: None takes the model's own.
-        eos_token_ids: tokens that end a row; None takes the model's own, an empty list none.
-        head: "backbone" leaves the recursion out.
-
-    Returns the new tokens of each row, the end token included. Raises GenerationError.
-    """
-    if not prompts:
-        return []
-    if any(len(prompt) == 0 for prompt in prompts):
-        raise GenerationError("every prompt needs at least one token")
-    if max_new_tokens < 1:
-        raise GenerationError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-    highest, vocab_size = max(map(max, prompts)), model.backbone.config.vocab_size
-    if highest >= vocab_size or min(map(min, prompts)) < 0:
-        raise GenerationError(
-            f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"
-        )
-    ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
-    config = DecodeConfig(
-        supervision_steps=supervision_steps or model.trm.config.supervision_steps,
-        kv_cache=kv_cache or model.trm.config.kv_cache,
-        head=head,
-        end_tokens=tuple(sorted(ends)),
-    )
-    tokens, lengths = pad_prompts(prompts)
-    state = prefill(model, tokens, lengths, config, tokens.shape[1] + max_new_tokens)
-    chosen = [jnp.copy(state.tokens)]  # a copy, because the next step takes the state's buffers
-    while len(chosen) < max_new_tokens:
-        if len(chosen) % CHECK_EVERY == 0 and bool(state.finished.all()):
-            break
-        state = decode_step(model, state, config)
-        chosen.append(jnp.copy(state.tokens))
-    rows = np.stack(jax.device_get(chosen), axis=1)[:, :max_new_tokens]
-    return [_until_end(row.tolist(), config.end_tokens) for row in rows]
-
-
-def _until_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens up to the first end token, which stays."""
-    first = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[: first + 1]

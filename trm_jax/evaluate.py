@@ -1,4 +1,4 @@
-"""A data set through `generate`, graded, one JSON line a question; an interrupted run continues where it stopped."""
+"""A data set through generation, graded, one JSON line a question; an interrupted run continues where it stopped."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from trm_jax.answers import extract_answer, same_answer
@@ -14,7 +14,8 @@ from trm_jax.data import encode_prompts
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
-Generate = Callable[[list[list[int]]], list[list[int]]]
+# Prompts to each one's index and new tokens, as they end.
+Generate = Callable[[list[list[int]]], Iterator[tuple[int, list[int]]]]
 
 
 class EvaluationError(ValueError):
@@ -62,37 +63,32 @@ def evaluate(
     rows: Sequence[dict[str, str]],
     tokenizer,
     generate: Generate,
-    batch_size: int,
     output: pathlib.Path | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[..., Iterable] = lambda answers, total: answers,
 ) -> list[dict[str, Any]]:
     """Answers and grades every question.
 
     Args:
         rows: `question` and `answer` (with its `####` line or box).
-        generate: prompts to new tokens.
-        output: a file that gets one JSON line a question, in whole batches; lines that it holds already are kept.
-        progress: wraps the loop over batches.
+        output: a file that gets one JSON line a question, as they are answered; lines that it holds already are kept.
+        progress: wraps the iteration over answers, `total` of them.
 
     Returns one record a question, in the order of `rows`: index, question, text, extracted, expected, correct, tokens (new
-    ones), seconds (its share of its batch). Raises EvaluationError if the file's questions are others.
+    ones), seconds (since the answer before). Raises EvaluationError if the file's questions are others.
     """
     done = read_records(output, rows) if output else {}
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
-    # Rows of like length share a batch, longest first: memory runs out at once or never.
+    # Longest first: memory runs out at once or never, and the last rows to end are short.
     todo = sorted((index for index in range(len(rows)) if index not in done), key=lambda index: -len(prompts[index]))
-    for batch in progress([todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]):
-        started = time.perf_counter()
-        answers = generate([prompts[index] for index in batch])
-        seconds = (time.perf_counter() - started) / len(batch)
-        records = {
-            index: grade(index, rows[index], tokenizer.decode(answer, skip_special_tokens=True), len(answer), seconds)
-            for index, answer in zip(batch, answers, strict=True)
-        }
-        done |= records
+    started = time.perf_counter()
+    for number, answer in progress(generate([prompts[index] for index in todo]), total=len(todo)):
+        now = time.perf_counter()
+        index, text = todo[number], tokenizer.decode(answer, skip_special_tokens=True)
+        done[index] = grade(index, rows[index], text, len(answer), now - started)
+        started = now
         if output:
             with output.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
+                file.write(json.dumps(done[index], ensure_ascii=False) + "\n")
     return [done[index] for index in range(len(rows))]
 
 
@@ -150,7 +146,7 @@ def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int
 
 
 def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, and speed over all batches (compilation included)."""
+    """Accuracy with its 95 % interval, and speed (compilation included)."""
     seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens"))
     interval = accuracy([record["correct"] for record in records])
     return {

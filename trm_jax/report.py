@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trm_jax.decode import generate
+from trm_jax.batching import decode_config, generate_each
 from trm_jax.evaluate import evaluate, paired_difference, summarize
 from trm_jax.model import QwenTRM
 
@@ -29,9 +29,12 @@ def compare_with_backbone(
     """
     records = {}
     for head, label in (("backbone", "backbone alone"), ("trm", "backbone + TRM")):
-        answer = functools.partial(generate, model, max_new_tokens=max_new_tokens, head=head)
-        progress = functools.partial(tqdm, desc=label, unit="batch")
-        records[head] = evaluate(rows, tokenizer, answer, batch_size, progress=progress)
+        config = decode_config(model, head=head)
+        answer = functools.partial(
+            generate_each, model, config=config, batch_size=batch_size, max_new_tokens=max_new_tokens
+        )
+        progress = functools.partial(tqdm, desc=label, unit="question")
+        records[head] = evaluate(rows, tokenizer, answer, progress=progress)
     summaries = {head: summarize(found) for head, found in records.items()}
     right = {head: [record["correct"] for record in found] for head, found in records.items()}
     difference = paired_difference(right["trm"], right["backbone"])
