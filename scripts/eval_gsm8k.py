@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import pathlib
 import sys
 from typing import Literal
@@ -21,7 +22,7 @@ class Options:
     limit: int | None = None
     """Only the first so many questions."""
     batch_size: int | None = None
-    """Questions generated together (default 8; demo 64)."""
+    """Rows generated together, one for each sample of a question (default 8; demo 64)."""
     supervision_steps: int | None = None
     """Supervision steps a token (default: as trained)."""
     max_new_tokens: int | None = None
@@ -30,6 +31,16 @@ class Options:
     """Keys and values of the last pass only, or of every pass, which is exact (default: the model's)."""
     head: Literal["trm", "backbone"] = "trm"
     """backbone: leave the recursion out."""
+    early_exit: float | None = None
+    """End a token's supervision steps once its distribution moves by less than this, in nats (default: never)."""
+    samples: int = 1
+    """Answers drawn for each question, of which the majority counts; several need a temperature."""
+    temperature: float = 0.0
+    """0: the most likely token."""
+    top_p: float = 1.0
+    """Draw from the most likely tokens that together have this probability."""
+    seed: int = 0
+    """Of the draws."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the trained weights, or these themselves."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -41,6 +52,8 @@ class Options:
 def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("trm_jax").setLevel(logging.INFO)  # says how large the caches are
     choose_device(options.device)
     from tqdm import tqdm
 
@@ -60,6 +73,10 @@ def main(options: Options) -> None:
     rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
     settings = {"data": source, "head": options.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    if options.temperature > 0:
+        settings |= {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
+    elif options.samples > 1:
+        raise ValueError("--samples above 1 without --temperature would give the same answer each time")
     if options.head == "trm":
         settings |= {
             "checkpoint": checkpoint.describe(options.checkpoint),
@@ -67,6 +84,8 @@ def main(options: Options) -> None:
             "supervision_steps": options.supervision_steps or model.trm.config.supervision_steps,
             "kv_cache": options.kv_cache or model.trm.config.kv_cache,
         }
+        if options.early_exit is not None:
+            settings["early_exit"] = options.early_exit
     output = open_output(options.output, folder / "evaluation", settings)
     print(f"{describe_device()}, {len(rows)} questions of {source}, answers in {output}")
 
@@ -74,11 +93,21 @@ def main(options: Options) -> None:
         generate_each,
         model,
         max_new_tokens=max_new_tokens,
-        config=decode_config(model, options.supervision_steps, options.kv_cache, head=options.head),
-        batch_size=options.batch_size or (demo.EVAL_BATCH if on_demo else 8),
+        config=decode_config(
+            model,
+            options.supervision_steps,
+            options.kv_cache,
+            head=options.head,
+            early_exit=options.early_exit,
+            temperature=options.temperature,
+            top_p=options.top_p,
+        ),
+        batch_size=options.batch_size or (demo.EVAL_BATCH if on_demo else max(8, options.samples)),
+        samples=options.samples,
+        seed=options.seed,
     )
     progress = functools.partial(tqdm, unit="question")
-    summary = settings | summarize(evaluate(rows, tokenizer, answer, output, progress))
+    summary = settings | summarize(evaluate(rows, tokenizer, answer, output, options.samples, progress))
     output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
     print(
         f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "
@@ -87,6 +116,10 @@ def main(options: Options) -> None:
         f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
         f"compilation included"
     )
+    if options.samples > 1:
+        print(f"one sample {100 * summary['sample_accuracy']:.1f} % on average; the accuracy is of the majority")
+    if options.early_exit is not None:
+        print(f"steps      {summary['steps_per_token']:.2f} supervision steps a token")
 
 
 if __name__ == "__main__":

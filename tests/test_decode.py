@@ -7,8 +7,8 @@ import pytest
 from tests.conftest import random_tokens, tiny_model
 from trm_jax import batching, decode, generate
 from trm_jax.batching import GenerationError, pad_prompts
-from trm_jax.decode import DecodeConfig, DecodeState
-from trm_jax.weights import cast
+from trm_jax.decode import DecodeConfig, DecodeState, Placement
+from trm_jax.weights import cast, count_bytes
 
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (2, 11, 5, 1)]
 
@@ -23,8 +23,8 @@ def test_a_batch_of_unequal_prompts_gives_each_row_what_it_gets_alone(model, kv_
 def test_what_stands_in_the_padding_does_not_matter(model):
     """A mask that lets padding through would show here, whatever the padding token."""
     config = DecodeConfig(2, "per_pass", "trm", ())
-    tokens, lengths = pad_prompts(PROMPTS, step=16)
-    noisy = np.where(np.arange(16) < lengths[:, None], tokens, 7)
+    tokens, lengths = pad_prompts(PROMPTS)
+    noisy = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 7)
     states = [started(model, t, lengths, config, 24) for t in (tokens, noisy)]
     for _ in range(4):
         states = [decode.decode_step(model, state, config) for state in states]
@@ -34,10 +34,16 @@ def test_what_stands_in_the_padding_does_not_matter(model):
 
 def started(model, tokens, lengths, config, capacity, longest: int = 8) -> DecodeState:
     """A batch that has read its prompts."""
-    batch = len(lengths)
-    prefilled = decode.prefill(model, tokens, lengths, np.full(batch, longest, np.int32), config)
-    empty = DecodeState.empty(model, config, batch, capacity, longest)
-    return decode.insert(empty, prefilled, np.arange(batch, dtype=np.int32))
+    empty = DecodeState.empty(model, config, len(lengths), capacity, longest)
+    return decode.insert(
+        empty, decode.prefill(model, tokens, lengths, config), placement(len(lengths), longest), config
+    )
+
+
+def placement(count: int, longest: int = 8) -> Placement:
+    """Each prompt in the row of its number."""
+    rows = np.arange(count, dtype=np.int32)
+    return Placement(rows, rows, np.full(count, longest, np.int32), np.zeros((count, 2), np.uint32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -64,10 +70,10 @@ def test_the_caches_are_taken_over_and_none_is_copied(model, kind):
     config = DecodeConfig(2, "per_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
     state = started(model, tokens, lengths, config, 1024)
-    cache_bytes = sum(cache.nbytes for cache in (state.trm.keys, state.trm.values))
+    cache_bytes = count_bytes((state.trm.keys, state.trm.values))
     if kind == "insert":
-        prefilled = decode.prefill(model, tokens, lengths, lengths, config)
-        program, args = decode.insert, (state, prefilled, np.arange(len(PROMPTS), dtype=np.int32))
+        program = decode.insert
+        args = state, decode.prefill(model, tokens, lengths, config), placement(len(PROMPTS)), config
     elif kind == "until done":
         program, args = decode.decode_until, (model, state, np.int32(4), config)
     else:
@@ -76,7 +82,7 @@ def test_the_caches_are_taken_over_and_none_is_copied(model, kind):
     assert memory.temp_size_in_bytes < cache_bytes / 2
     assert memory.alias_size_in_bytes >= cache_bytes
     program(*args)
-    assert state.trm.keys.is_deleted()
+    assert state.trm.keys[0].is_deleted()
 
 
 def test_prompts_of_one_bucket_share_a_program(model):
@@ -111,7 +117,7 @@ def test_bfloat16_weights_compute_in_bfloat16(model):
     half = cast(model, "bfloat16")
     config = DecodeConfig(2, "last_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
-    state = jax.eval_shape(lambda m: decode.prefill(m, tokens, lengths, lengths, config), half)
+    state = jax.eval_shape(lambda m: decode.prefill(m, tokens, lengths, config), half)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.keys, state.trm.keys))} == {"bfloat16"}
 
 
@@ -128,9 +134,13 @@ def test_prompts_that_wait_for_a_free_row_get_what_they_get_alone(model, head):
         cut = answer[: answer.index(end) + 1] if end in answer else answer
         expected[index] = cut[:limit]
     for batch_size in (1, 3, 11):
-        assert dict(batching.generate_each(model, prompts, limits, config, batch_size)) == expected
-    backwards = batching.generate_each(model, prompts[::-1], limits[::-1], config, 3)
-    assert {10 - index: answer for index, answer in backwards} == expected
+        assert by_prompt(batching.generate_each(model, prompts, limits, config, batch_size)) == expected
+    backwards = by_prompt(batching.generate_each(model, prompts[::-1], limits[::-1], config, 3))
+    assert {10 - index: answer for index, answer in backwards.items()} == expected
+
+
+def by_prompt(answers) -> dict[int, list[int]]:
+    return {answer.prompt: answer.tokens for answer in answers}
 
 
 def test_a_stream_yields_the_same_tokens(model):

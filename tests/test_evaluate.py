@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trm_jax import evaluate as ev
+from trm_jax.batching import Answer
 from trm_jax.evaluate import EvaluationError, accuracy, evaluate, paired_difference, summarize
 
 ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
@@ -27,7 +28,11 @@ def solve(prompts):
     """Right for even numbers, wrong for odd ones; the last prompt ends first."""
     for index, prompt in reversed(list(enumerate(prompts))):
         n = int(chr(prompt[0]))
-        yield index, [ord(c) for c in f"\\boxed{{{n + 1 + n % 2}}}"]
+        yield answer(index, f"\\boxed{{{n + 1 + n % 2}}}")
+
+
+def answer(prompt: int, text: str, sample: int = 0, steps=()) -> Answer:
+    return Answer(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text))
 
 
 def test_records_are_graded_and_in_order(tmp_path):
@@ -41,6 +46,7 @@ def test_records_are_graded_and_in_order(tmp_path):
         "expected": "2",
         "correct": False,
         "tokens": 9,
+        "steps": 3.0,
         "seconds": 0,
     }
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 7
@@ -61,6 +67,32 @@ def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
     records = evaluate(ROWS, Echo(), counted, path)
     assert len(calls) == 3
     assert len(records) == len(path.read_text().splitlines()) == 7
+
+
+def test_the_majority_of_the_samples_counts():
+    """Samples come in any order; equal numbers written differently vote together, no answer has no vote."""
+    texts = ["?", "\\boxed{5}", "\\boxed{1}", "\\boxed{1.0}"]
+
+    def sampled(prompts):
+        yield answer(0, texts[3], 3)
+        for index in (0, 1):
+            for sample in (2, 1, 0) if index == 0 else range(4):
+                yield answer(index, texts[sample], sample)
+
+    first, second = evaluate(ROWS[:2], Echo(), sampled, samples=4)
+    assert (first["extracted"], first["correct"]) == ("1", True)
+    assert [sample["text"] for sample in first["samples"]] == texts
+    assert [sample["correct"] for sample in first["samples"]] == [False, False, True, True]
+    assert (second["extracted"], second["correct"]) == ("1", False)
+    assert first["tokens"] == sum(map(len, texts))
+    assert summarize([first, second])["sample_accuracy"] == 2 / 8
+
+
+def test_steps_are_recorded_where_they_differ():
+    solve_early = lambda prompts: [answer(0, "\\boxed{1}", steps=[3, 1, 2, 2, 2, 2, 2, 2, 2])]  # noqa: E731
+    (record,) = evaluate(ROWS[:1], Echo(), solve_early)
+    assert (record["steps"], record["token_steps"][:3]) == (2.0, [3, 1, 2])
+    assert "token_steps" not in evaluate(ROWS[:1], Echo(), solve)[0]
 
 
 def test_answers_to_other_questions_are_refused(tmp_path):

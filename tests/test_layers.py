@@ -3,25 +3,32 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 
-from trm_jax.layers import RMSNorm, Rotation, attend
+from trm_jax.cache import KeysValues, Past
+from trm_jax.layers import Linear, RMSNorm, Rotation, attend, attend_to_past
 
 
-def test_attention_with_lengths_is_attention_over_the_shorter_rows():
+def test_attention_to_the_past_is_attention_over_the_shorter_rows():
     """A mask off by one would see an empty slot, or miss the newest token."""
-    keys = jax.random.normal(jax.random.key(0), (2, 9, 2, 8))
-    values = jax.random.normal(jax.random.key(1), (2, 9, 2, 8))
-    queries = jax.random.normal(jax.random.key(2), (2, 1, 4, 8))
-    lengths = jnp.array([3, 7])
-    found = attend(queries, keys, values, key_lengths=lengths)
-    for row, length in enumerate((3, 7)):
-        alone = attend(queries[row, None], keys[row, None, :length], values[row, None, :length])
-        np.testing.assert_allclose(found[row], alone[0], rtol=1e-5, atol=1e-6)
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, heads, 8)) for i, heads in enumerate((4, 2, 2)))
+    lengths = (3, 7)
+    at = lambda array: jnp.stack([array[row, n] for row, n in enumerate(lengths)])[:, None]  # noqa: E731
+    past = Past(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), jnp.array(lengths))
+    found = attend_to_past(at(q), KeysValues(at(k), at(v)), past)
+    for row, n in enumerate(lengths):
+        alone = attend(*(array[row, None, : n + 1] for array in (q, k, v)))
+        np.testing.assert_allclose(found[row, 0], alone[0, -1], rtol=1e-5, atol=1e-6)
 
 
-def test_last_row_of_causal_attention_is_attention_over_all():
-    q, k, v = (jax.random.normal(jax.random.key(i), (1, 6, 2, 8)) for i in range(3))
-    np.testing.assert_allclose(attend(q, k, v, causal=True)[:, -1:], attend(q[:, -1:], k, v), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("rows", [1, 8, 100])
+def test_a_transposed_kernel_gives_the_same_product(rows):
+    linear = Linear(6, 10, bias=True, rngs=nnx.Rngs(0))
+    h = jax.random.normal(jax.random.key(0), (2, rows, 6))
+    expected = linear(h)
+    linear.transpose()
+    np.testing.assert_allclose(jax.jit(lambda layer, h: layer(h))(linear, h), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_norm_statistics_are_float32_under_bfloat16():

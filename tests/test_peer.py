@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import PRESETS, max_error, tiny_model
+from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.peer import IGNORED, Peer, PeerTrainer
 from tests.reference.training import ReferenceTrainer
 from tests.test_contract import as_torch, examples, reference
@@ -14,6 +14,17 @@ from trm_jax.config import TrainConfig
 
 def peer(model) -> Peer:
     return Peer(model.backbone.config, model.trm.config, as_torch(model.backbone), as_torch(model.trm))
+
+
+@pytest.mark.parametrize("per_pass", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_peer_decodes_as_the_oracle(preset, per_pass):
+    model = tiny_model(preset)
+    prompts = random_tokens((2, 7))
+    oracle = reference(model)
+    greedy = oracle.greedy_recomputed if per_pass else oracle.greedy_last_pass
+    found = peer(model).generate(torch.tensor(prompts).long(), 5, per_pass)
+    assert found.tolist() == [greedy(prompt.tolist(), 5) for prompt in prompts]
 
 
 @pytest.mark.parametrize("logits_everywhere", [False, True])

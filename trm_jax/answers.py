@@ -1,6 +1,7 @@
 """The final answer of a worked solution, and when two answers are the same. Knows no model."""
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 BOXED = "\\boxed"
@@ -24,6 +25,12 @@ def same_answer(found: str | None, expected: str | None) -> bool:
     if None in numbers:
         return _plain(found) == _plain(expected)
     return numbers[0] == numbers[1]
+
+
+def majority(answers: Sequence[str | None]) -> int:
+    """The index of the first of those answers that most of the others are the same as; no answer has no vote."""
+    votes = [sum(same_answer(answer, other) for other in answers) for answer in answers]
+    return votes.index(max(votes))
 
 
 def parse_number(text: str) -> Fraction | None:

@@ -1,6 +1,8 @@
 """Generation for any number of prompts: a row that ends makes room for the next prompt while the others go on."""
 
 import collections
+import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -8,16 +10,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.decode import DecodeConfig, DecodeState, decode_step, decode_until, insert, prefill
+from trm_jax.decode import DecodeConfig, DecodeState, Placement, Prompts, decode_step, decode_until, insert, prefill
+from trm_jax.device import free_memory
+from trm_jax.layout import for_decoding
 from trm_jax.model import QwenTRM
+from trm_jax.sampling import row_key
+from trm_jax.weights import count_bytes
 
-PROMPT_STEP = 64  # prompts are padded to a multiple of this many tokens, which bounds the number of compiled programs
+SHORTEST = 64  # prompts are padded to at least so many tokens
 PREFILL_ROWS = 8  # prompts that are read together, at most: their caches exist twice for a moment
 REFILL_SHARE = 8  # new prompts are read when one row in so many is free
+
+_log = logging.getLogger(__name__)
 
 
 class GenerationError(ValueError):
     """Prompts or settings that cannot be decoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What was generated behind a prompt."""
+
+    prompt: int  # its index
+    sample: int  # from 0, where there are several for a prompt
+    tokens: list[int]  # the end token included
+    steps: list[int]  # supervision steps that each token took; zeros for the backbone alone
 
 
 def generate(
@@ -29,8 +47,12 @@ def generate(
     eos_token_ids: Sequence[int] | None = None,
     head: Literal["trm", "backbone"] = "trm",
     batch_size: int | None = None,
+    early_exit: float | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
 ) -> list[list[int]]:
-    """The most likely continuation of each prompt, token by token.
+    """A continuation of each prompt, token by token.
 
     Args:
         model: as `load_model` gives it.
@@ -40,12 +62,16 @@ def generate(
         eos_token_ids: tokens that end a row; None takes the model's own, an empty list none.
         head: "backbone" leaves the recursion out.
         batch_size: rows that are generated together; None: all.
+        early_exit: stop a token's supervision steps when the answer's distribution moves by less than this (nats).
+        temperature: 0 takes the most likely token.
+        top_p: share of the probability that is drawn from.
+        seed: of the draws; the same prompt with the same seed gives the same answer, whatever stands beside it.
 
     Returns the new tokens of each row, the end token included. Raises GenerationError.
     """
-    config = decode_config(model, supervision_steps, kv_cache, eos_token_ids, head)
-    answers = dict(generate_each(model, prompts, max_new_tokens, config, batch_size or len(prompts)))
-    return [answers[index] for index in range(len(prompts))]
+    config = decode_config(model, supervision_steps, kv_cache, eos_token_ids, head, early_exit, temperature, top_p)
+    answers = generate_each(model, prompts, max_new_tokens, config, batch_size or len(prompts), seed=seed)
+    return [answer.tokens for answer in sorted(answers, key=lambda answer: answer.prompt)]
 
 
 def decode_config(
@@ -54,6 +80,9 @@ def decode_config(
     kv_cache: Literal["last_pass", "per_pass"] | None = None,
     eos_token_ids: Sequence[int] | None = None,
     head: Literal["trm", "backbone"] = "trm",
+    early_exit: float | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
 ) -> DecodeConfig:
     """The settings of `generate`, the model's own where None."""
     ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
@@ -62,6 +91,9 @@ def decode_config(
         kv_cache=kv_cache or model.trm.config.kv_cache,
         head=head,
         end_tokens=tuple(sorted(ends)),
+        early_exit=early_exit,
+        temperature=temperature,
+        top_p=top_p,
     )
 
 
@@ -71,41 +103,67 @@ def generate_each(
     max_new_tokens: int | Sequence[int],
     config: DecodeConfig,
     batch_size: int,
-) -> Iterator[tuple[int, list[int]]]:
-    """Each prompt's index and new tokens, as they end; at most `max_new_tokens`, of all or of each. Raises GenerationError.
+    samples: int = 1,
+    seed: int = 0,
+) -> Iterator[Answer]:
+    """Answers as they end, `samples` for each prompt, each of at most `max_new_tokens`, one number for all or one a prompt.
 
-    A row depends on its own prompt alone, up to the rounding of matrix products of different shapes.
+    A row depends on its own prompt, the seed and the number of its sample alone, up to the rounding of matrix products of
+    different shapes. Every prompt is read once: its samples start together. The caches' size is logged before they are
+    made. Raises GenerationError, also if they do not fit into the device's memory.
     """
     if not prompts:
         return
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     _check(prompts, limits, model.backbone.config.vocab_size)
-    rows, longest = min(batch_size, len(prompts)), max(limits)
-    state = DecodeState.empty(model, config, rows, _padded(max(map(len, prompts))) + longest, longest)
-    waiting, owners = collections.deque(range(len(prompts))), [None] * rows
+    rows, longest = min(batch_size, len(prompts) * samples) // samples * samples, max(limits)
+    if rows == 0:
+        raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
+    capacity = padded_length(max(map(len, prompts)) + longest)
+    require_room(model, config, rows, capacity)
+    model = for_decoding(model)
+    state = DecodeState.empty(model, config, rows, capacity, longest)
+    waiting = collections.deque(range(len(prompts)))
+    owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
     while waiting or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
-        while free and waiting:
-            group = [waiting.popleft() for _ in range(min(PREFILL_ROWS, len(free), len(waiting)))]
-            taken, free = free[: len(group)], free[len(group) :]
-            state = _read(model, state, [prompts[i] for i in group], [limits[i] for i in group], taken, config)
-            for row, index in zip(taken, group, strict=True):
-                owners[row] = index
+        while waiting and len(free) >= samples:
+            group = [waiting.popleft() for _ in range(min(PREFILL_ROWS, len(free) // samples, len(waiting)))]
+            pairs = [(prompt, sample) for prompt in group for sample in range(samples)]
+            taken, free = free[: len(pairs)], free[len(pairs) :]
+            read = _read(model, [prompts[prompt] for prompt in group], config)
+            placement = _place(
+                rows=taken,
+                prompts=[group.index(prompt) for prompt, _ in pairs],
+                limits=[limits[prompt] for prompt, _ in pairs],
+                keys=[row_key(seed, prompts[prompt], sample) for prompt, sample in pairs],
+                nowhere=rows,
+            )
+            state = insert(state, read, placement, config)
+            for row, owner in zip(taken, pairs, strict=True):
+                owners[row] = owner
         # With prompts waiting, a few free rows are worth an interruption; without, the rest goes to its end.
-        wanted = max(1, rows // REFILL_SHARE) if waiting else rows
+        wanted = max(samples, rows // REFILL_SHARE) if waiting else rows
         state = decode_until(model, state, np.int32(wanted), config)
-        finished, counts, answers = jax.device_get((state.finished, state.counts, state.answers))
+        finished, counts, answers, steps = jax.device_get((state.finished, state.counts, state.answers, state.steps))
         for row in np.flatnonzero(finished):
             if owners[row] is not None:
-                yield owners[row], answers[row, : counts[row]].tolist()
+                taken = slice(0, counts[row])
+                yield Answer(*owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
                 owners[row] = None
 
 
-def stream(model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: DecodeConfig) -> Iterator[int]:
+def stream(
+    model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: DecodeConfig, seed: int = 0
+) -> Iterator[int]:
     """The new tokens of one prompt as they come, the end token included. Raises GenerationError."""
     _check([prompt], [max_new_tokens], model.backbone.config.vocab_size)
-    state = DecodeState.empty(model, config, 1, _padded(len(prompt)) + max_new_tokens, max_new_tokens)
-    state = _read(model, state, [prompt], [max_new_tokens], [0], config)
+    capacity = padded_length(len(prompt) + max_new_tokens)
+    require_room(model, config, 1, capacity)
+    model = for_decoding(model)
+    state = DecodeState.empty(model, config, 1, capacity, max_new_tokens)
+    placement = _place([0], [0], [max_new_tokens], [row_key(seed, prompt, 0)], nowhere=1)
+    state = insert(state, _read(model, [prompt], config), placement, config)
     for count in range(max_new_tokens):
         yield int(state.answers[0, count])
         if state.finished[0]:
@@ -113,26 +171,55 @@ def stream(model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: D
         state = decode_step(model, state, config)
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]], step: int = PROMPT_STEP) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32[B,S], padded on the right to a multiple of `step`, and their lengths int32[B]."""
+def require_room(model: QwenTRM, config: DecodeConfig, rows: int, capacity: int) -> None:
+    """Logs the bytes of the caches. Raises GenerationError, naming the rows that would fit, if they are more than are free.
+
+    Prompts are read in caches of their own, which count too.
+    """
+    row = count_bytes(jax.eval_shape(lambda: config.empty_caches(model, 1, capacity)))
+    needed, free = (rows + min(rows, PREFILL_ROWS)) * row, free_memory()
+    size = f"{rows} rows of {capacity} tokens: {rows * row / 2**20:,.1f} MiB of keys and values"
+    if needed > free:
+        fitting = max(free // row - PREFILL_ROWS, free // (2 * row))
+        advice = f"at most {fitting} rows fit" if fitting else "not even one row fits: generate fewer tokens"
+        raise GenerationError(f"{size}, {free / 2**20:,.1f} MiB are free; {advice}")
+    _log.info(size)
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as int32[B,S], padded on the right to a common `padded_length`, and their lengths int32[B]."""
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), _padded(int(lengths.max()), step)), np.int32)
+    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     return tokens, lengths
 
 
-def _padded(length: int, step: int = PROMPT_STEP) -> int:
-    return -(-length // step) * step
+def padded_length(length: int) -> int:
+    """64, 80, 96, 112, 128, 160, 192, …: four lengths from one power of two to the next, for few compiled programs."""
+    step = _power_of_two(max(length, SHORTEST + 1)) // 8
+    return max(SHORTEST, -(-length // step) * step)
 
 
-def _read(model: QwenTRM, state: DecodeState, prompts, limits, rows, config: DecodeConfig) -> DecodeState:
-    """Puts prompts into rows; their number is padded to a power of two, for few compiled programs."""
-    missing = 2 ** (len(prompts) - 1).bit_length() - len(prompts)
-    tokens, lengths = pad_prompts([*prompts, *[prompts[0]] * missing])
-    limits = jnp.array([*limits, *limits[:1] * missing], jnp.int32)
-    rows = jnp.array([*rows, *[len(state.finished)] * missing], jnp.int32)
-    return insert(state, prefill(model, tokens, lengths, limits, config), rows)
+def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:
+    """Prefill; the number of prompts is padded to a power of two, for few compiled programs."""
+    missing = _power_of_two(len(prompts)) - len(prompts)
+    return prefill(model, *pad_prompts([*prompts, *[prompts[0]] * missing]), config)
+
+
+def _place(rows, prompts, limits, keys, nowhere: int) -> Placement:
+    """A placement, filled up to a power of two with rows that lie `nowhere`."""
+    missing = _power_of_two(len(rows)) - len(rows)
+    return Placement(
+        rows=jnp.array([*rows, *[nowhere] * missing], jnp.int32),
+        prompts=jnp.array([*prompts, *prompts[:1] * missing], jnp.int32),
+        limits=jnp.array([*limits, *limits[:1] * missing], jnp.int32),
+        keys=jnp.array([*keys, *keys[:1] * missing], jnp.uint32),
+    )
+
+
+def _power_of_two(count: int) -> int:
+    return 2 ** (count - 1).bit_length()
 
 
 def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], vocab_size: int) -> None:

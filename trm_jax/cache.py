@@ -1,71 +1,98 @@
-"""A preallocated key/value cache that is appended in place.
+"""A preallocated key/value cache: read while a token is computed, written in place once afterwards.
 
     slot s of a row holds the token at position s; rows are filled from the left:
 
     lengths = [5, 3]      row 0  | a b c d e . . . |   the next token goes to slot 5
                           row 1  | a b c . . . . . |   the next token goes to slot 3
 
-A backbone layer owns one cache layer. In the recursion every block call is a virtual layer of its own.
+A backbone layer owns one cache layer. In the recursion every block call of a pass is a virtual layer of its own, for all
+passes together or for each.
 """
 
 import dataclasses
-from typing import Self
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trm_jax.layers import attend
+
+class KeysValues(NamedTuple):
+    """Of new tokens, as attention makes them; with a first axis where they are of several layers."""
+
+    keys: Float[Array, "*layers B S K H"]
+    values: Float[Array, "*layers B S K H"]
+
+
+class Past(NamedTuple):
+    """What one layer has kept. A head's slots lie together: attention reads them as they are, without a copy."""
+
+    keys: Float[Array, "B K C H"]
+    values: Float[Array, "B K C H"]
+    lengths: Int[Array, " B"]  # slots that are filled
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Keys and values of the tokens seen so far."""
+    """Keys and values of the tokens seen so far.
 
-    keys: Float[Array, "layers B C K H"]
-    values: Float[Array, "layers B C K H"]
+    One array a layer, or one for all layers that a loop runs over: taking a layer out of that copies it.
+    """
+
+    keys: tuple[Float[Array, "layers B K C H"], ...]
+    values: tuple[Float[Array, "layers B K C H"], ...]
     lengths: Int[Array, " B"]  # tokens held in each row, which is also the position of the next one
 
     @classmethod
-    def empty(cls, layers: int, batch: int, capacity: int, heads: int, head_size: int, dtype) -> Self:
-        shape = (layers, batch, capacity, heads, head_size)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+    def empty(cls, places: int, layers: int, batch: int, capacity: int, heads: int, head_size: int, dtype) -> Self:
+        """`places` arrays of `layers` layers each."""
+        shape = (layers, batch, heads, capacity, head_size)
+        keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(places)) for _ in range(2))
+        return cls(keys, values, jnp.zeros(batch, jnp.int32))
+
+    @classmethod
+    def of_prompts(cls, new: Sequence[KeysValues], lengths: Int[Array, " B"]) -> Self:
+        """A cache that holds prompts, padded on the right, and no more. `new`: for each place, of all its layers."""
+        keys, values = (tuple(jnp.swapaxes(array, 2, 3) for array in arrays) for arrays in zip(*new, strict=True))
+        return cls(keys, values, lengths)
 
     @property
-    def layers(self) -> int:
-        return self.keys.shape[0]
+    def capacity(self) -> int:
+        """Tokens that a row can hold."""
+        return self.keys[0].shape[3]
 
     def positions(self, length: int) -> Int[Array, "B S"]:
         """The positions of the next `length` tokens of each row."""
         return self.lengths[:, None] + jnp.arange(length)
 
-    def attend(
-        self,
-        layer: Int[Array, ""],
-        queries: Float[Array, "B S N H"],
-        keys: Float[Array, "B S K H"],
-        values: Float[Array, "B S K H"],
-    ) -> tuple[Float[Array, "B S N H"], Self]:
-        """Writes the new tokens into a layer and lets them attend to themselves and to that layer's past.
+    def past(self, place: int, layer: Int[Array, ""] | int = 0) -> Past:
+        return Past(self.keys[place][layer], self.values[place][layer], self.lengths)
 
-        One token a row (S = 1) goes behind the row's past. More than one is a prompt and starts an empty cache.
-        `lengths` stays: all layers write at the same place, and `advance` moves on once they have.
-        """
-        length = queries.shape[1]
-        if length == 1:
-            rows = jnp.arange(queries.shape[0])
-            cache = dataclasses.replace(
-                self,
-                keys=self.keys.at[layer, rows, self.lengths].set(keys[:, 0]),
-                values=self.values.at[layer, rows, self.lengths].set(values[:, 0]),
-            )
-            return attend(queries, cache.keys[layer], cache.values[layer], key_lengths=self.lengths + 1), cache
-        cache = dataclasses.replace(
-            self, keys=self.keys.at[layer, :, :length].set(keys), values=self.values.at[layer, :, :length].set(values)
+    def append(self, new: Sequence[KeysValues], written: Int[Array, " B"]) -> Self:
+        """Writes one token a row behind what the row holds; only where `written` is 1 does it count."""
+        rows = jnp.arange(self.lengths.shape[0])
+
+        def put(array, token):
+            return array.at[:, rows, :, self.lengths].set(jnp.swapaxes(token[:, :, 0], 0, 1))
+
+        keys, values = zip(*new, strict=True)
+        return KVCache(
+            keys=tuple(map(put, self.keys, keys)),
+            values=tuple(map(put, self.values, values)),
+            lengths=self.lengths + written,
         )
-        return attend(queries, keys, values, causal=True), cache
 
-    def advance(self, count: Int[Array, " B"] | int) -> Self:
-        """Counts `count` more tokens in each row."""
-        return dataclasses.replace(self, lengths=self.lengths + count)
+    def insert(self, prompts: Self, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
+        """Prompts take the place of rows; a row beyond the batch is left out. What does not fit is padding."""
+        slots = slice(0, min(self.capacity, prompts.capacity))
+
+        def put(kept, new):
+            return kept.at[:, rows, :, slots].set(new[:, sources, :, slots], mode="drop")
+
+        return KVCache(
+            keys=tuple(map(put, self.keys, prompts.keys)),
+            values=tuple(map(put, self.values, prompts.values)),
+            lengths=self.lengths.at[rows].set(prompts.lengths[sources], mode="drop"),
+        )

@@ -1,16 +1,18 @@
-"""Greedy decoding on the device: prompts are read into rows of a batch, and rows go on token by token, in place."""
+"""Decoding on the device: prompts are read, put into rows of a batch, and rows go on token by token, in place."""
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from trm_jax import sampling
 from trm_jax.cache import KVCache
+from trm_jax.early_exit import refine_until_settled
 from trm_jax.model import QwenTRM
-from trm_jax.qwen import Hidden, project
+from trm_jax.qwen import project
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +23,42 @@ class DecodeConfig:
     kv_cache: Literal["last_pass", "per_pass"]
     head: Literal["trm", "backbone"]
     end_tokens: tuple[int, ...]
+    early_exit: float | None = None  # nats, see `refine_until_settled`; None: every token takes all supervision steps
+    temperature: float = 0.0  # zero: greedy
+    top_p: float = 1.0
 
-    def trm_passes(self, model: QwenTRM) -> int:
-        """The passes whose keys and values the recursion's cache holds."""
-        if self.head == "backbone":
-            return 0
-        return 1 if self.kv_cache == "last_pass" else self.supervision_steps * model.trm.config.recursions
+    def __post_init__(self):
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1")
+
+    def passes(self, model: QwenTRM) -> Int[Array, " P"]:
+        """The numbers of all passes of a token."""
+        return jnp.arange(self.supervision_steps * model.trm.config.recursions)
+
+    def empty_caches(self, model: QwenTRM, batch: int, capacity: int) -> tuple[KVCache, KVCache | None]:
+        """The backbone's, and the recursion's, for one pass or for all, if it is used."""
+        trm = None
+        if self.head == "trm":
+            passes = 1 if self.kv_cache == "last_pass" else len(self.passes(model))
+            trm = model.trm.empty_cache(model.backbone.config, passes, batch, capacity)
+        return model.backbone.empty_cache(batch, capacity), trm
+
+
+class Prompts(NamedTuple):
+    """Prompts that were read: caches that hold them and no more, and what comes next."""
+
+    backbone: KVCache
+    trm: KVCache | None
+    logits: Float[Array, "B V"]
+
+
+class Placement(NamedTuple):
+    """Which prompt goes to which row; several rows may take the same one."""
+
+    rows: Int[Array, " G"]  # a row beyond the batch: nowhere
+    prompts: Int[Array, " G"]
+    limits: Int[Array, " G"]  # new tokens, at most
+    keys: UInt32[Array, "G 2"]  # randomness, of `sampling.row_key`
 
 
 @jax.tree_util.register_dataclass
@@ -34,61 +66,66 @@ class DecodeConfig:
 class DecodeState:
     """The rows of a batch in the middle of generation. A finished row stands still and may be replaced."""
 
-    backbone: KVCache  # one layer a backbone layer
-    trm: KVCache | None  # one layer a block call, of one pass or of all; None for the backbone alone
+    backbone: KVCache
+    trm: KVCache | None  # None for the backbone alone
     answers: Int[Array, "B T"]  # the tokens chosen so far
+    steps: Int[Array, "B T"]  # the supervision steps that each of them took
     counts: Int[Array, " B"]  # how many these are; the last one is not yet in the caches
     limits: Int[Array, " B"]  # how many there may be, at most T
+    keys: UInt32[Array, "B 2"]
     finished: Bool[Array, " B"]  # the last one is an end token, or the limit is reached
 
     @classmethod
     def empty(cls, model: QwenTRM, config: DecodeConfig, batch: int, capacity: int, longest: int) -> "DecodeState":
         """Finished rows for `capacity` tokens each, of which at most `longest` are new."""
-        passes, zeros = config.trm_passes(model), jnp.zeros(batch, jnp.int32)
+        backbone, trm = config.empty_caches(model, batch, capacity)
         return cls(
-            backbone=model.backbone.empty_cache(batch, capacity),
-            trm=model.trm.empty_cache(model.backbone.config, passes, batch, capacity) if passes else None,
+            backbone=backbone,
+            trm=trm,
             answers=jnp.zeros((batch, longest), jnp.int32),
-            counts=zeros,
-            limits=jnp.copy(zeros),  # a donated state must not hold the same buffer twice
+            steps=jnp.zeros((batch, longest), jnp.int32),
+            counts=jnp.zeros(batch, jnp.int32),
+            limits=jnp.zeros(batch, jnp.int32),
+            keys=jnp.zeros((batch, 2), jnp.uint32),
             finished=jnp.ones(batch, bool),
         )
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def prefill(
-    model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], limits: Int[Array, " B"], config: DecodeConfig
-) -> DecodeState:
-    """Reads prompts, padded on the right, and chooses each row's first token. The caches hold the prompts and no more."""
-    state = DecodeState.empty(model, config, *tokens.shape, longest=1)
-    features, cache, trm_cache = _features(model, tokens, state.backbone, state.trm, config)
+def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], config: DecodeConfig) -> Prompts:
+    """Reads prompts, padded on the right, always with all supervision steps."""
+    rotation = model.backbone.rotation(jnp.arange(tokens.shape[1])[None])
+    hidden, new = model.backbone(tokens)
+    features, head, trm = hidden.last, model.backbone.head, None
+    if config.head == "trm":
+        context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
+        start, passes = model.trm.start(context), config.passes(model)
+        y, _, trm_new = model.trm.refine(context, *start, rotation, passes, cache=None, every_pass=every_pass)
+        features, head = model.trm.features(hidden.last, y), model.head
+        trm = KVCache.of_prompts(trm_new, lengths)
     last = features[jnp.arange(tokens.shape[0]), lengths - 1]
-    state = dataclasses.replace(state, limits=limits, finished=jnp.zeros_like(state.finished))
-    return _choose(model, state, last, cache, trm_cache, lengths, config)
+    return Prompts(KVCache.of_prompts(new, lengths), trm, project(last, head))
 
 
-@functools.partial(jax.jit, donate_argnames="state")
-def insert(state: DecodeState, prefilled: DecodeState, rows: Int[Array, " G"]) -> DecodeState:
-    """Puts prefilled prompts in the place of the given rows, while the others stay; a row beyond the batch is left out."""
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: DecodeConfig) -> DecodeState:
+    """Puts prompts in the place of finished rows, while the others stay, and chooses their first tokens."""
+    rows, sources, limits, keys = placement
+    counts = jnp.zeros_like(rows)
+    tokens = sampling.choose(prompts.logits[sources], keys, counts, config.temperature, config.top_p)
 
-    def put(kept, new):
-        return kept.at[rows].set(new, mode="drop")
-
-    def put_cache(kept: KVCache, new: KVCache) -> KVCache:
-        slots = slice(0, new.keys.shape[2])
-        return KVCache(
-            keys=kept.keys.at[:, rows, slots].set(new.keys, mode="drop"),
-            values=kept.values.at[:, rows, slots].set(new.values, mode="drop"),
-            lengths=put(kept.lengths, new.lengths),
-        )
+    def put(array, new, *places):
+        return array.at[rows, *places].set(new, mode="drop")
 
     return DecodeState(
-        backbone=put_cache(state.backbone, prefilled.backbone),
-        trm=None if state.trm is None else put_cache(state.trm, prefilled.trm),
-        answers=state.answers.at[rows, 0].set(prefilled.answers[:, 0], mode="drop"),
-        counts=put(state.counts, prefilled.counts),
-        limits=put(state.limits, prefilled.limits),
-        finished=put(state.finished, prefilled.finished),
+        backbone=state.backbone.insert(prompts.backbone, sources, rows),
+        trm=None if state.trm is None else state.trm.insert(prompts.trm, sources, rows),
+        answers=put(state.answers, tokens, 0),
+        steps=put(state.steps, _all_steps(config), 0),
+        counts=put(state.counts, counts + 1),
+        limits=put(state.limits, limits),
+        keys=put(state.keys, keys),
+        finished=put(state.finished, _ends(tokens, counts + 1, limits, config)),
     )
 
 
@@ -108,43 +145,39 @@ def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], c
 
 def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
     newest = jnp.take_along_axis(state.answers, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
-    features, cache, trm_cache = _features(model, newest, state.backbone, state.trm, config)
-    return _choose(model, state, features[:, 0], cache, trm_cache, jnp.where(state.finished, 0, 1), config)
+    rotation = model.backbone.rotation(state.backbone.positions(1))
+    hidden, new = model.backbone(newest, state.backbone)
+    steps, trm_new = _all_steps(config), None
+    if config.head == "backbone":
+        logits = project(hidden.last[:, 0], model.backbone.head)
+    elif config.early_exit is None:
+        context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
+        start, passes = model.trm.start(context), config.passes(model)
+        y, _, trm_new = model.trm.refine(context, *start, rotation, passes, state.trm, every_pass)
+        logits = project(model.trm.features(hidden.last, y)[:, 0], model.head)
+    else:
+        settings = config.supervision_steps, config.early_exit, state.finished
+        logits, trm_new, steps = refine_until_settled(model, hidden, rotation, state.trm, *settings)
 
-
-def _features(model: QwenTRM, tokens, cache: KVCache, trm_cache: KVCache | None, config: DecodeConfig):
-    """What the output head reads, for each new token, and the caches with these written."""
-    rotation = model.backbone.rotation(cache.positions(tokens.shape[1]))
-    hidden: Hidden
-    hidden, cache = model.backbone(tokens, cache)
-    if trm_cache is None:
-        return hidden.last, cache, None
-    context = model.trm.context(hidden)
-    y, trm_cache = model.trm.refine(context, rotation, trm_cache, config.supervision_steps)
-    return model.trm.features(hidden.last, y), cache, trm_cache
-
-
-def _choose(
-    model: QwenTRM,
-    state: DecodeState,
-    features: Float[Array, "B D"],
-    cache: KVCache,
-    trm_cache: KVCache | None,
-    written: Int[Array, " B"],
-    config: DecodeConfig,
-) -> DecodeState:
-    """The state with the caches `written` tokens longer and, in rows that are not finished, the next token chosen."""
-    head = model.head if config.head == "trm" else model.backbone.head
-    tokens = jnp.argmax(project(features, head), axis=-1).astype(jnp.int32)
-    rows, longest = jnp.arange(tokens.shape[0]), state.answers.shape[1]
-    places = jnp.where(state.finished, longest, state.counts)  # behind the end: dropped
-    counts = state.counts + ~state.finished
-    ends = jnp.isin(tokens, jnp.array(config.end_tokens, jnp.int32)) | (counts >= state.limits)
-    return DecodeState(
-        backbone=cache.advance(written),
-        trm=None if trm_cache is None else trm_cache.advance(written),
+    tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)
+    going = ~state.finished
+    counts = state.counts + going
+    rows, longest = jnp.arange(len(tokens)), state.answers.shape[1]
+    places = jnp.where(going, state.counts, longest)  # behind the end: dropped
+    return dataclasses.replace(
+        state,
+        backbone=state.backbone.append(new, going),
+        trm=None if trm_new is None else state.trm.append(trm_new, going),
         answers=state.answers.at[rows, places].set(tokens, mode="drop"),
+        steps=state.steps.at[rows, places].set(steps, mode="drop"),
         counts=counts,
-        limits=state.limits,
-        finished=state.finished | ends,
+        finished=state.finished | _ends(tokens, counts, state.limits, config),
     )
+
+
+def _all_steps(config: DecodeConfig) -> int:
+    return 0 if config.head == "backbone" else config.supervision_steps
+
+
+def _ends(tokens, counts, limits, config: DecodeConfig) -> Bool[Array, " B"]:
+    return jnp.isin(tokens, jnp.array(config.end_tokens, jnp.int32)) | (counts >= limits)

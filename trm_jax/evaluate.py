@@ -1,5 +1,6 @@
 """A data set through generation, graded, one JSON line a question; an interrupted run continues where it stopped."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -9,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from trm_jax.answers import extract_answer, same_answer
+from trm_jax.answers import extract_answer, majority, same_answer
+from trm_jax.batching import Answer
 from trm_jax.data import encode_prompts
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
-# Prompts to each one's index and new tokens, as they end.
-Generate = Callable[[list[list[int]]], Iterator[tuple[int, list[int]]]]
+# Prompts to answers, as they end: `generate_each` with its settings.
+Generate = Callable[[list[list[int]]], Iterator[Answer]]
 
 
 class EvaluationError(ValueError):
@@ -64,6 +66,7 @@ def evaluate(
     tokenizer,
     generate: Generate,
     output: pathlib.Path | None = None,
+    samples: int = 1,
     progress: Callable[..., Iterable] = lambda answers, total: answers,
 ) -> list[dict[str, Any]]:
     """Answers and grades every question.
@@ -71,25 +74,37 @@ def evaluate(
     Args:
         rows: `question` and `answer` (with its `####` line or box).
         output: a file that gets one JSON line a question, as they are answered; lines that it holds already are kept.
-        progress: wraps the iteration over answers, `total` of them.
+        samples: answers that `generate` gives to each question; the answer that most of them end in is graded.
+        progress: wraps the iteration over questions, `total` of them.
 
-    Returns one record a question, in the order of `rows`: index, question, text, extracted, expected, correct, tokens (new
-    ones), seconds (since the answer before). Raises EvaluationError if the file's questions are others.
+    Returns one record a question, in the order of `rows`, as `grade` makes it; its seconds are those since the question
+    before was done. Raises EvaluationError if the file's questions are others.
     """
     done = read_records(output, rows) if output else {}
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     # Longest first: memory runs out at once or never, and the last rows to end are short.
     todo = sorted((index for index in range(len(rows)) if index not in done), key=lambda index: -len(prompts[index]))
+    finished = _by_question(generate([prompts[index] for index in todo]), samples)
     started = time.perf_counter()
-    for number, answer in progress(generate([prompts[index] for index in todo]), total=len(todo)):
+    for number, answers in progress(finished, total=len(todo)):
         now = time.perf_counter()
-        index, text = todo[number], tokenizer.decode(answer, skip_special_tokens=True)
-        done[index] = grade(index, rows[index], text, len(answer), now - started)
+        index = todo[number]
+        texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
+        done[index] = grade(index, rows[index], texts, answers, now - started)
         started = now
         if output:
             with output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[index], ensure_ascii=False) + "\n")
     return [done[index] for index in range(len(rows))]
+
+
+def _by_question(answers: Iterable[Answer], samples: int) -> Iterator[tuple[int, list[Answer]]]:
+    """All samples of a question, in their order, as soon as the last one has ended."""
+    waiting = collections.defaultdict(list)
+    for answer in answers:
+        waiting[answer.prompt].append(answer)
+        if len(waiting[answer.prompt]) == samples:
+            yield answer.prompt, sorted(waiting.pop(answer.prompt), key=lambda answer: answer.sample)
 
 
 def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
@@ -117,18 +132,36 @@ def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[
     return path
 
 
-def grade(index: int, row: dict[str, str], text: str, tokens: int, seconds: float) -> dict[str, Any]:
-    extracted, expected = extract_answer(text), extract_answer(row["answer"])
-    return {
+def grade(
+    index: int, row: dict[str, str], texts: Sequence[str], answers: Sequence[Answer], seconds: float
+) -> dict[str, Any]:
+    """What is written of a question: the sample that wins the vote, and all samples where there are several.
+
+    `tokens` are new ones, of all samples; `steps` the supervision steps that a token took on average, `token_steps` those
+    of each token of the winning sample, where they differ.
+    """
+    expected, found = extract_answer(row["answer"]), [extract_answer(text) for text in texts]
+    winner = majority(found)
+    steps = [step for answer in answers for step in answer.steps]
+    record = {
         "index": index,
         "question": row["question"],
-        "text": text,
-        "extracted": extracted,
+        "text": texts[winner],
+        "extracted": found[winner],
         "expected": expected,
-        "correct": same_answer(extracted, expected),
-        "tokens": tokens,
+        "correct": same_answer(found[winner], expected),
+        "tokens": len(steps),
+        "steps": sum(steps) / len(steps),
         "seconds": seconds,
     }
+    if len(set(steps)) > 1:
+        record["token_steps"] = answers[winner].steps
+    if len(texts) > 1:
+        record["samples"] = [
+            {"text": text, "extracted": answer, "correct": same_answer(answer, expected)}
+            for text, answer in zip(texts, found, strict=True)
+        ]
+    return record
 
 
 def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int, dict[str, Any]]:
@@ -149,7 +182,7 @@ def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Accuracy with its 95 % interval, and speed (compilation included)."""
     seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens"))
     interval = accuracy([record["correct"] for record in records])
-    return {
+    summary = {
         "questions": len(records),
         "correct": sum(record["correct"] for record in records),
         "accuracy": interval.estimate,
@@ -158,4 +191,9 @@ def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "without_answer": sum(record["extracted"] is None for record in records),
         "seconds_per_sample": seconds / len(records),
         "tokens_per_second": tokens / seconds,
+        "steps_per_token": sum(record["steps"] * record["tokens"] for record in records) / tokens,
     }
+    every = [sample["correct"] for record in records for sample in record.get("samples", [])]
+    if every:
+        summary["sample_accuracy"] = sum(every) / len(every)
+    return summary

@@ -9,7 +9,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from trm_jax.cache import KeysValues, Past
+
 KEPT = "kept"  # the name of what a checkpointed backward pass keeps of a layer
+FEW_ROWS = 64  # up to which a product is bound by reading its kernel
 QUERY_BLOCK = 64  # queries of causal attention that are computed together
 
 
@@ -51,22 +54,37 @@ class Rotation(NamedTuple):
 
 def attend(
     queries: Float[Array, "B S N H"],
-    keys: Float[Array, "B C K H"],
-    values: Float[Array, "B C K H"],
+    keys: Float[Array, "B S K H"],
+    values: Float[Array, "B S K H"],
     *,
-    causal: bool = False,
-    key_lengths: Int[Array, " B"] | None = None,
     implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "B S N H"]:
-    """Scaled dot-product attention with grouped key/value heads.
+    """Causal scaled dot-product attention of whole sequences, with grouped key/value heads.
 
-    `causal`: query s sees keys 0..s (S = C). `key_lengths`: every query sees a row's first `key_lengths` keys.
     `implementation`: "cudnn" needs CUDA and bfloat16 or float16.
     """
     attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
-    if causal and implementation == "xla":
+    if implementation == "xla":
         return _attend_in_blocks(attention, queries, keys, values)
-    return attention(queries, keys, values, is_causal=causal, key_value_seq_lengths=key_lengths)
+    return attention(queries, keys, values, is_causal=True)
+
+
+def attend_to_past(queries: Float[Array, "B 1 N H"], new: KeysValues, past: Past) -> Float[Array, "B 1 N H"]:
+    """Attention of one new token a row over the row's past and itself."""
+    batch, _, heads, size = queries.shape
+    kv_heads, capacity = past.keys.shape[1:3]
+    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    queries = queries.reshape(batch, kv_heads, heads // kv_heads, size)
+    own_keys, own_values = (array[:, 0, :, None] for array in new)  # [B, K, 1, H]
+
+    filled = (jnp.arange(capacity) < past.lengths[:, None])[:, None, None]
+    scores = jnp.where(filled, dot("BKGH,BKCH->BKGC", queries, past.keys) * size**-0.5, -jnp.inf)
+    own_score = dot("BKGH,BKCH->BKGC", queries, own_keys) * size**-0.5
+    highest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), own_score)
+    shares, own_share = jnp.exp(scores - highest), jnp.exp(own_score - highest)
+    attended = dot("BKGC,BKCH->BKGH", shares.astype(past.values.dtype), past.values) + own_share * own_values
+    attended = attended / (jnp.sum(shares, axis=-1, keepdims=True) + own_share)
+    return attended.reshape(batch, 1, heads, size).astype(own_values.dtype)
 
 
 def _attend_in_blocks(attention, queries, keys, values):
@@ -109,10 +127,27 @@ class Linear(nnx.Module):
         init = nnx.initializers.xavier_uniform()
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.transposed = False
+
+    def transpose(self) -> None:
+        """Keeps the kernel as [O, I], for `multiply_transposed`."""
+        self.kernel = nnx.Param(self.kernel[...].T)
+        self.transposed = True
 
     def __call__(self, h: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        product = multiply(h, self.kernel[...])
+        product = (multiply_transposed if self.transposed else multiply)(h, self.kernel[...])
         return product if self.bias is None else product + self.bias[...]
+
+
+def multiply_transposed(h: Float[Array, "*batch I"], kernel: Float[Array, "O I"]) -> Float[Array, "*batch O"]:
+    """h @ kernel.T as (kernel @ h.T).T, in which XLA:CPU does not rearrange the kernel: for few rows in h.
+
+    It would turn the product around again without the barrier.
+    """
+    if h.size > FEW_ROWS * h.shape[-1]:
+        return h @ kernel.T
+    rows = h.reshape(-1, h.shape[-1]).T
+    return jax.lax.optimization_barrier(kernel @ rows).T.reshape(*h.shape[:-1], -1)
 
 
 class Attention(nnx.Module):
@@ -125,21 +160,18 @@ class Attention(nnx.Module):
         self.value = Linear(width, num_kv_heads * self.head_size, bias=bias, rngs=rngs)
         self.output = Linear(num_heads * self.head_size, width, rngs=rngs)
 
-    def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, cache=None, layer=None):
-        """Returns the attention's output[B,S,D], and the cache with the new keys and values at `layer`.
+    def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, past: Past | None = None):
+        """Returns the attention's output[B,S,D], and the keys and values of these tokens.
 
-        Without a cache (None) the S tokens are the whole sequence.
+        Without a past (None) the tokens are whole sequences from the start; with one there is one token a row.
         """
         queries, keys, values = (
             _keep(project(h)).reshape(*h.shape[:-1], -1, self.head_size)
             for project in (self.query, self.key, self.value)
         )
-        queries, keys = rotation(queries), rotation(keys)
-        if cache is None:
-            attended = attend(queries, keys, values, causal=True)
-        else:
-            attended, cache = cache.attend(layer, queries, keys, values)
-        return _keep(self.output(attended.reshape(*h.shape[:-1], -1))), cache
+        queries, new = rotation(queries), KeysValues(rotation(keys), values)
+        attended = attend(queries, *new) if past is None else attend_to_past(queries, new, past)
+        return _keep(self.output(attended.reshape(*h.shape[:-1], -1))), new
 
 
 class SwiGLU(nnx.Module):

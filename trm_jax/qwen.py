@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from trm_jax.cache import KVCache
+from trm_jax.cache import KeysValues, KVCache, Past
 from trm_jax.config import QwenConfig
 from trm_jax.layers import Attention, RMSNorm, Rotation, SwiGLU
 
@@ -30,10 +30,10 @@ class QwenLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.mlp_width, rngs=rngs)
 
-    def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, cache=None, layer=None):
-        attended, cache = self.attention(self.attention_norm(h), rotation, cache, layer)
+    def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, past: Past | None = None):
+        attended, new = self.attention(self.attention_norm(h), rotation, past)
         h = h + attended
-        return h + self.mlp(self.mlp_norm(h)), cache
+        return h + self.mlp(self.mlp_norm(h)), new
 
 
 class Qwen(nnx.Module):
@@ -56,32 +56,49 @@ class Qwen(nnx.Module):
         """The output embedding, which is the input embedding where the config ties them."""
         return self.embedding[...] if self.lm_head is None else self.lm_head[...]
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the layers are one module that a loop runs over: quick to compile, and slow for a single token."""
+        return isinstance(self.layers, QwenLayer)
+
     def rotation(self, positions: Int[Array, "#B S"]) -> Rotation:
         return Rotation.at(positions, self.config.head_size, self.config.rope_theta)
 
     def empty_cache(self, batch: int, capacity: int) -> KVCache:
         config = self.config
         dtype = self.embedding.dtype
-        return KVCache.empty(config.num_layers, batch, capacity, config.num_kv_heads, config.head_size, dtype)
+        shape = (1, config.num_layers) if self.stacked else (config.num_layers, 1)
+        return KVCache.empty(*shape, batch, capacity, config.num_kv_heads, config.head_size, dtype)
 
-    def __call__(self, tokens: Int[Array, "B S"], cache: KVCache | None = None) -> tuple[Hidden, KVCache | None]:
-        """Hidden states of the tokens, which follow those in the cache; the cache comes back with them written."""
-        length = tokens.shape[1]
+    def __call__(self, tokens: Int[Array, "B S"], cache: KVCache | None = None) -> tuple[Hidden, list[KeysValues]]:
+        """Hidden states of the tokens, and their keys and values as `KVCache` takes them.
+
+        Without a cache the tokens are whole sequences; with one there is one a row, which follows those in the cache.
+        """
+        length, num_layers = tokens.shape[1], self.config.num_layers
         rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
-        depths = jnp.array([round(i * self.config.num_layers / (NUM_LEVELS - 1)) for i in range(NUM_LEVELS)])
+        depths = jnp.array([round(i * num_layers / (NUM_LEVELS - 1)) for i in range(NUM_LEVELS)])
 
-        def apply_layer(carry, layer_and_index):
-            h, levels, cache = carry
-            layer, index = layer_and_index
-            h, cache = layer(h, rotation, cache, index)
-            levels = jnp.where((depths == index + 1)[:, None, None, None], h, levels)
-            return (h, levels, cache), None
+        def apply_layer(carry, layer: QwenLayer, index, past: Past | None):
+            h, new = layer(carry[0], rotation, past)
+            levels = jnp.where((depths == index + 1)[:, None, None, None], h, carry[1])
+            return (h, levels), new
 
         h = self.embedding[...][tokens]
-        start = (h, jnp.broadcast_to(h, (NUM_LEVELS, *h.shape)), cache)
-        indices = jnp.arange(self.config.num_layers)
-        (h, levels, cache), _ = jax.lax.scan(apply_layer, start, (self.layers, indices))
-        return Hidden(self.norm(h), levels), cache
+        carry = h, jnp.broadcast_to(h, (NUM_LEVELS, *h.shape))
+        if self.stacked:
+
+            def step(carry, layer_and_index):
+                layer, index = layer_and_index
+                return apply_layer(carry, layer, index, cache and cache.past(0, index))
+
+            carry, new = jax.lax.scan(step, carry, (self.layers, jnp.arange(num_layers)))
+            return Hidden(self.norm(carry[0]), carry[1]), [new]
+        every = []
+        for index, layer in enumerate(self.layers):
+            carry, new = apply_layer(carry, layer, index, cache and cache.past(index))
+            every.append(jax.tree.map(lambda array: array[None], new))
+        return Hidden(self.norm(carry[0]), carry[1]), every
 
 
 def abstract_qwen(config: QwenConfig) -> Qwen:

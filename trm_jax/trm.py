@@ -4,13 +4,14 @@ Source: zxcyxv/MathLLM, after "Less is More: Recursive Reasoning with Tiny Netwo
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from trm_jax.cache import KVCache
+from trm_jax.cache import KeysValues, KVCache, Past
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.layers import KEPT, Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
 from trm_jax.qwen import NUM_LEVELS, Hidden
@@ -36,13 +37,13 @@ class Block(nnx.Module):
         self.norm2 = RMSNorm(backbone.width, NORM_EPS)
         self.mlp = SwiGLU(backbone.width, MLP_RATIO * backbone.width, rngs=rngs)
 
-    def __call__(self, h: State, rotation: Rotation, cache: KVCache | None = None, layer=None):
+    def __call__(self, h: State, rotation: Rotation, past: Past | None = None) -> tuple[State, KeysValues]:
         if self.kind == "post_norm":
-            attended, cache = self.attention(h, rotation, cache, layer)
+            attended, new = self.attention(h, rotation, past)
             h = self.norm1(h + attended)
-            return self.norm2(h + self.mlp(h)), cache
-        attended, cache = self.attention(self.norm1(h), rotation, cache, layer)
-        return self.mlp(self.norm2(attended)), cache
+            return self.norm2(h + self.mlp(h)), new
+        attended, new = self.attention(self.norm1(h), rotation, past)
+        return self.mlp(self.norm2(attended)), new
 
 
 class TRM(nnx.Module):
@@ -72,29 +73,34 @@ class TRM(nnx.Module):
         """y and z before the first pass."""
         return jnp.broadcast_to(self.y_init[...], context.shape), jnp.zeros_like(context)
 
+    @property
+    def _whole(self) -> list[None]:
+        """The pasts of whole sequences."""
+        return [None] * self.config.calls
+
     def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
-        """A cache for `passes` passes (per_pass), or for one (last_pass): one layer a block call."""
+        """A cache for `passes` passes (per_pass), or for one (last_pass): one array a block call."""
         dtype = self.y_init.dtype
-        return KVCache.empty(passes * self.config.calls, batch, capacity, backbone.num_heads, backbone.head_size, dtype)
+        return KVCache.empty(self.config.calls, passes, batch, capacity, backbone.num_heads, backbone.head_size, dtype)
 
-    def run_pass(self, context: State, y: State, z: State, rotation: Rotation, cache: KVCache | None, index):
-        """One latent recursion: n updates of z, then one of y. `index` counts the passes from the start.
+    def run_pass(self, context: State, y: State, z: State, rotation: Rotation, pasts: Sequence[Past | None]):
+        """One latent recursion: n updates of z, then one of y. Returns y, z and the keys and values of each block call.
 
-        In a cache with fewer layers than there are passes, a pass overwrites what an earlier one left, so that the last
-        pass is the one that stays.
+        `pasts`: of each block call, all None for whole sequences.
         """
-        first = 0 if cache is None else index * self.config.calls % cache.layers
-        for update in range(self.config.latent_updates):
-            z, cache = self.block(context + y + z, rotation, cache, first + update)
-        y, cache = self.block(y + z, rotation, cache, first + self.config.latent_updates)
-        return y, z, cache
+        every = []
+        for past in pasts[:-1]:
+            z, new = self.block(context + y + z, rotation, past)
+            every.append(new)
+        y, new = self.block(y + z, rotation, pasts[-1])
+        return y, z, [*every, new]
 
     def supervision_step(self, context: State, y: State, z: State, rotation: Rotation):
         """T passes over a whole sequence; only the last one is differentiated."""
         frozen = jax.tree.map(jax.lax.stop_gradient, self)
 
         def step(state, _):
-            y, z, _ = frozen.run_pass(jax.lax.stop_gradient(context), *state, rotation, None, 0)
+            y, z, _ = frozen.run_pass(jax.lax.stop_gradient(context), *state, rotation, self._whole)
             return (y, z), None
 
         if self.config.recursions > 1:
@@ -118,15 +124,39 @@ class TRM(nnx.Module):
         (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
         return y, z
 
-    def refine(self, context: State, rotation: Rotation, cache: KVCache, supervision_steps: int):
-        """All passes of `supervision_steps` steps through a cache. Returns y and the cache."""
+    def refine(
+        self,
+        context: State,
+        y: State,
+        z: State,
+        rotation: Rotation,
+        passes: Int[Array, " P"],
+        cache: KVCache | None,
+        every_pass: bool,
+    ):
+        """The given passes, counted from the start of all. Returns y, z and the tokens' keys and values.
+
+        Args:
+            cache: None for whole prompts; else there is one token a row, which follows those in the cache. A cache of one
+                pass serves all of them.
+            every_pass: keep the keys and values of all passes, not only of the last one.
+        """
+        calls = range(self.config.calls)
 
         def step(carry, index: Int[Array, ""]):
-            return self.run_pass(context, *carry[:2], rotation, carry[2], index), None
+            y, z, _ = carry
+            if cache is None:
+                pasts = self._whole
+            else:
+                own = 0 if len(cache.keys[0]) == 1 else index
+                pasts = [cache.past(call, own) for call in calls]
+            y, z, new = self.run_pass(context, y, z, rotation, pasts)
+            return (y, z, None if every_pass else new), new if every_pass else None
 
-        passes = jnp.arange(supervision_steps * self.config.recursions)
-        (y, _, cache), _ = jax.lax.scan(step, (*self.start(context), cache), passes)
-        return y, cache
+        kept = jax.eval_shape(step, (y, z, None), passes[0])[0][2]
+        kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), kept)
+        (y, z, last), every = jax.lax.scan(step, (y, z, kept), passes)
+        return y, z, every if every_pass else jax.tree.map(lambda array: array[None], last)
 
     def features(self, last: State, y: State) -> State:
         """What the output head reads: norm(y), or the backbone's last hidden state moved by it."""

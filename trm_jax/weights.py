@@ -52,5 +52,10 @@ def count_weights(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def count_bytes(tree: Any) -> int:
+    """Of arrays, or of their abstract shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")

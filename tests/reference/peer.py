@@ -110,6 +110,30 @@ class Peer:
         own = self.backbone["embedding" if self.qwen.tied_head else "lm_head"]
         return F.linear(answer, own if self.config.frozen_head else self.trm["head"])
 
+    def think(self, c, angles, past, per_pass):
+        """All passes over new positions behind `past`, what this returned for those before. Returns y and the past."""
+        y, z = self.start(c)
+        pasts = []
+        for index in range(self.config.supervision_steps * self.config.recursions):
+            own = past and past[index if per_pass else 0]
+            y, z, kept = self.latent_recursion(c, y, z, angles, own)
+            pasts = [*pasts, kept] if per_pass else [kept]
+        return y, pasts
+
+    @torch.no_grad()
+    def generate(self, tokens, count, per_pass):
+        """Greedy tokens[B, count] behind prompts[B, S] of one length, with caches that grow by concatenation."""
+        cache = past = None
+        chosen, start = [], 0
+        for _ in range(count):
+            angles = self.angles(start, tokens.shape[1])
+            x, levels, cache = self.hidden_states(tokens, angles, cache)
+            y, past = self.think(self.context(x, levels), angles, past, per_pass)
+            start += tokens.shape[1]
+            tokens = self.logits(x[:, -1:], y[:, -1:]).argmax(-1)
+            chosen.append(tokens)
+        return torch.cat(chosen, dim=1)
+
 
 class PeerTrainer(ReferenceTrainer):
     """Deep supervision on padded batches. The schedule, AdamW and EMA are the oracle's."""

@@ -47,3 +47,13 @@ def matmul_rate(dtype, repeats: int = 5) -> float:
     jax.block_until_ready(multiply(matrix))
     times = [seconds(lambda: jax.block_until_ready(multiply(matrix))) for _ in range(repeats)]
     return chain * 2 * size**3 / statistics.median(times)
+
+
+def copy_bandwidth(repeats: int = 5) -> float:
+    """Bytes a second, read and written, of copying a large array: the median of a few runs."""
+    size = 2**26 if jax.default_backend() == "cpu" else 2**30  # float32 numbers
+    source = jnp.zeros(size, jnp.float32)
+    copy = jax.jit(lambda source: source + 1)
+    jax.block_until_ready(copy(source))
+    times = [seconds(lambda: jax.block_until_ready(copy(source))) for _ in range(repeats)]
+    return 2 * source.nbytes / statistics.median(times)
