@@ -13,9 +13,7 @@ Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
-    """Training: samples/s, TFLOP/s, memory."""
-
+class Common:
     config: Size = "demo"
     """Dimensions of the backbone."""
     preset: Literal["residual", "mathllm"] = "residual"
@@ -25,15 +23,13 @@ class Train:
     recursions: int = 3
     """T, passes in a supervision step."""
     supervision_steps: int = 16
-    """N_sup, supervision steps on each batch."""
+    """N_sup, supervision steps on each batch, or for each token."""
     batch_size: int = 8
     """Rows in a batch."""
-    batches: int = 8
-    """Batches that are timed, the first of a shuffled epoch."""
     repeats: int = 3
-    """Runs of each batch, of which the median counts."""
+    """Runs, of which the median counts."""
     peer: Literal["none", "torch"] = "none"
-    """torch: also time the same rows in PyTorch, at equal shapes and by the original's recipe (from a checkout)."""
+    """torch: also time PyTorch on the same rows (from a checkout); see the README."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     dtype: Literal["bfloat16", "float32"] | None = None
@@ -42,21 +38,40 @@ class Train:
     """Write the figures to this file."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Train(Common):
+    """Training: samples/s, TFLOP/s, memory."""
+
+    batches: int = 8
+    """Batches that are timed, the first of a shuffled epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decode(Common):
+    """Generation: tokens/s, GB/s, prefill, and what continuous batching gains."""
+
+    kv_cache: Literal["last_pass", "per_pass"] | None = None
+    """Keys and values kept of the recursion (default: the preset's)."""
+    head: Literal["trm", "backbone"] = "trm"
+    """backbone: leave the recursion out; the peer is then transformers."""
+    prompt_length: int | None = None
+    """Tokens of each prompt (default: of GSM8K's median question)."""
+    new_tokens: int | None = None
+    """Tokens of each answer (default: of GSM8K's median answer)."""
+    questions: int = 64
+    """Questions of GSM8K, with their own lengths, for continuous against static batches; 0 leaves that out."""
+
+
 def train(options: Train) -> None:
     dtype = start(options)
     from trm_jax.benchmark.measure import matmul_rate
     from trm_jax.benchmark.sizes import SIZES, random_backbone
     from trm_jax.benchmark.training import Training, gsm8k_batches, measure_training
-    from trm_jax.config import TrainConfig, TRMConfig
+    from trm_jax.config import TrainConfig
     from trm_jax.device import describe_device
 
     backbone = random_backbone(SIZES[options.config], dtype)
-    trm_config = TRMConfig.preset(
-        options.preset,
-        latent_updates=options.latent_updates,
-        recursions=options.recursions,
-        supervision_steps=options.supervision_steps,
-    )
+    trm_config = recursion(options)
     train_config = TrainConfig(batch_size=options.batch_size, dtype=dtype)
     batches = gsm8k_batches(SIZES[options.config], options.batch_size, options.batches)
 
@@ -71,8 +86,7 @@ def train(options: Train) -> None:
     speed = measure_training(Training(backbone, trm_config, train_config), batches, options.repeats, make_peers)
     found = speed.to_json() | {"matmul_tflops": rate, "device": describe_device()}
     print(
-        f"training {options.config}, {options.preset}, n={options.latent_updates}, T={options.recursions}, "
-        f"N_sup={options.supervision_steps}, {dtype}, on {found['device']}\n"
+        f"training {describe(options)}, {dtype}, on {found['device']}\n"
         f"rows          {speed.rows} in batches of {options.batch_size}, {speed.answer_tokens:,} answer tokens\n"
         f"compiling     {speed.compile_seconds:.1f} s, {speed.programs} programs\n"
         f"peak memory   {speed.peak_memory / 2**30:.2f} GiB\n"
@@ -83,6 +97,73 @@ def train(options: Train) -> None:
         ratio = f"{run['ratio']:.2f} x as fast" if name != "trm_jax" else ""
         print(f"{name:32}{run['samples_per_second']:12.3g}{run['answer_tokens_per_second']:18,.0f}{ratio:>16}")
     write(options, found)
+
+
+def decode(options: Decode) -> None:
+    dtype = start(options)
+    from trm_jax.batching import decode_config
+    from trm_jax.benchmark.decoding import measure_batching, measure_decoding, median_lengths
+    from trm_jax.benchmark.measure import copy_bandwidth
+    from trm_jax.benchmark.sizes import SIZES, random_backbone
+    from trm_jax.device import describe_device
+    from trm_jax.layout import for_decoding
+    from trm_jax.model import QwenTRM, new_trm
+    from trm_jax.weights import cast
+
+    backbone = random_backbone(SIZES[options.config], dtype)
+    model = QwenTRM(backbone, cast(new_trm(backbone, recursion(options)), dtype))
+    config = decode_config(model, kv_cache=options.kv_cache, head=options.head, eos_token_ids=[])
+    prompt, answer = median_lengths()
+    lengths = options.prompt_length or prompt, options.new_tokens or answer
+
+    def make_peers(new_tokens):
+        if options.peer == "none":
+            return {}
+        from tests.reference.timing import make_decoding_peers
+
+        return make_decoding_peers(QwenTRM(backbone, model.trm), config, dtype, new_tokens)
+
+    bandwidth = copy_bandwidth()
+    decoding_model = for_decoding(model)
+    if options.peer == "none":
+        del model, backbone
+    speed = measure_decoding(decoding_model, config, options.batch_size, *lengths, options.repeats, make_peers)
+    found = speed.to_json() | {"copy_bandwidth": bandwidth, "device": describe_device()}
+    rate = found["bytes_per_second"]
+    print(
+        f"decoding {describe(options)}, {config.head}, {config.kv_cache}, {dtype}, on {found['device']}\n"
+        f"rows          {options.batch_size}, prompts of {lengths[0]} tokens, {lengths[1]} new ones\n"
+        f"compiling     {speed.compile_seconds:.1f} s\n"
+        f"peak memory   {speed.peak_memory / 2**30:.2f} GiB\n"
+        f"prefill       {1e3 * speed.prefill_seconds:.1f} ms\n"
+        f"token step    {1e3 * speed.step_seconds:.2f} ms, in which {speed.bytes_per_step / 1e9:.3g} GB must be read: "
+        f"{rate / 1e9:.3g} GB/s, {100 * rate / bandwidth:.0f} % of the {bandwidth / 1e9:.3g} of a copy here\n"
+    )
+    print(f"{'':16}{'tokens/s':>12}{'s/sample':>12}{'same tokens':>14}{'trm_jax is':>14}")
+    for name, run in found["seconds"].items():
+        ratio = f"{100 * speed.same_tokens[name]:.0f} %{run['ratio']:10.2f} x as fast" if name != "trm_jax" else ""
+        print(f"{name:16}{run['tokens_per_second']:12,.1f}{run['seconds_per_sample']:12.3f}{ratio:>30}")
+    if options.questions:
+        spent = measure_batching(decoding_model, config, options.questions, options.batch_size)
+        found["batching"] = {"questions": options.questions, "seconds": spent}
+        print(
+            f"\n{options.questions} questions with GSM8K's lengths: continuous {spent['continuous']:.1f} s "
+            f"({spent['continuous'] / options.questions:.3f} s a sample), in whole batches {spent['static']:.1f} s, "
+            f"{spent['static'] / spent['continuous']:.2f} times as long"
+        )
+    write(options, found)
+
+
+def recursion(options: Common):
+    from trm_jax.config import TRMConfig
+
+    names = ("latent_updates", "recursions", "supervision_steps")
+    return TRMConfig.preset(options.preset, **{name: getattr(options, name) for name in names})
+
+
+def describe(options: Common) -> str:
+    loops = f"n={options.latent_updates}, T={options.recursions}, N_sup={options.supervision_steps}"
+    return f"{options.config}, {options.preset}, {loops}"
 
 
 def start(options) -> str:
@@ -106,13 +187,9 @@ def write(options, found: dict) -> None:
         options.json.write_text(json.dumps({"settings": settings} | found, indent=1) + "\n")
 
 
-def main(options: Train) -> None:
-    train(options)
-
-
 if __name__ == "__main__":
-    options = tyro.extras.subcommand_cli_from_dict({"train": Train}, description=__doc__)
+    options = tyro.extras.subcommand_cli_from_dict({"train": Train, "decode": Decode}, description=__doc__)
     try:
-        main(options)
+        train(options) if isinstance(options, Train) else decode(options)
     except ValueError as error:
         sys.exit(f"benchmark.py: {error}")

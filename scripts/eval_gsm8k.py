@@ -60,6 +60,7 @@ def main(options: Options) -> None:
     from trm_jax import checkpoint, demo
     from trm_jax.batching import decode_config, generate_each
     from trm_jax.evaluate import evaluate, open_output, summarize
+    from trm_jax.layout import for_decoding
     from trm_jax.sources import SHORT_NAMES, load_rows
 
     folder = checkpoint.training_folder(options.checkpoint)
@@ -68,7 +69,7 @@ def main(options: Options) -> None:
     source = options.data or (trained_on[0] if trained_on in [[name] for name in SHORT_NAMES] else "gsm8k")
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
-    model = checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema")
+    model = for_decoding(checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema"))
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)

@@ -149,3 +149,20 @@ def test_a_stream_yields_the_same_tokens(model):
     assert [tokens] == generate(model, [PROMPTS[1]], 6, eos_token_ids=[])
     ending = batching.decode_config(model, eos_token_ids=[tokens[2]])
     assert list(batching.stream(model, PROMPTS[1], 6, ending)) == tokens[: tokens.index(tokens[2]) + 1]
+
+
+def test_rows_get_more_room_as_they_grow(model, monkeypatch):
+    """And less when the long ones have gone; a token written beyond the end, or a cache cut short, would show."""
+    prompts = [random_tokens(length, seed=length).tolist() for length in (120, 5, 90, 7, 180, 3, 4, 9)]
+    config = batching.decode_config(model, eos_token_ids=[])
+    limits = [30, 9, 60, 4, 25, 40, 3, 30]
+    together = by_prompt(batching.generate_each(model, prompts, limits, config, 2))
+    monkeypatch.setattr(batching, "FIRST_CAPACITY", 512)  # room for all from the start
+    whole = generate(model, prompts, 60, eos_token_ids=[])
+    assert together == {index: whole[index][:limit] for index, limit in enumerate(limits)}
+
+
+def test_the_room_of_a_row():
+    lengths = [1, 128, 129, 192, 193, 256, 257, 385]
+    assert [batching.coarse_capacity(length) for length in lengths] == [128, 128, 192, 192, 256, 256, 384, 512]
+    assert [batching.padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]

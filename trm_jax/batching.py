@@ -18,6 +18,8 @@ from trm_jax.sampling import row_key
 from trm_jax.weights import count_bytes
 
 SHORTEST = 64  # prompts are padded to at least so many tokens
+FIRST_CAPACITY = 128  # tokens that a row has room for at first
+CAPACITY_STEP = 16  # a row's room for the longest answer is a multiple of this many tokens
 PREFILL_ROWS = 8  # prompts that are read together, at most: their caches exist twice for a moment
 REFILL_SHARE = 8  # new prompts are read when one row in so many is free
 
@@ -55,7 +57,7 @@ def generate(
     """A continuation of each prompt, token by token.
 
     Args:
-        model: as `load_model` gives it.
+        model: as `load_model` gives it; for several calls as `for_decoding` makes it, or every call makes it anew.
         prompts: token ids, one list a row; rows may differ in length and do not influence each other.
         max_new_tokens: where a row stops that has not ended by itself.
         supervision_steps, kv_cache: None takes the model's own.
@@ -116,41 +118,84 @@ def generate_each(
         return
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     _check(prompts, limits, model.backbone.config.vocab_size)
-    rows, longest = min(batch_size, len(prompts) * samples) // samples * samples, max(limits)
+    rows = min(batch_size, len(prompts) * samples) // samples * samples
     if rows == 0:
         raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
-    capacity = padded_length(max(map(len, prompts)) + longest)
-    require_room(model, config, rows, capacity)
-    model = for_decoding(model)
-    state = DecodeState.empty(model, config, rows, capacity, longest)
-    waiting = collections.deque(range(len(prompts)))
-    owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
-    while waiting or any(owner is not None for owner in owners):
-        free = [row for row, owner in enumerate(owners) if owner is None]
-        while waiting and len(free) >= samples:
-            group = [waiting.popleft() for _ in range(min(PREFILL_ROWS, len(free) // samples, len(waiting)))]
-            pairs = [(prompt, sample) for prompt in group for sample in range(samples)]
-            taken, free = free[: len(pairs)], free[len(pairs) :]
-            read = _read(model, [prompts[prompt] for prompt in group], config)
+    batch = _Batch(for_decoding(model), prompts, limits, config, rows, samples, seed)
+    while batch.waiting or batch.busy:
+        batch.refill()
+        yield from batch.advance()
+
+
+class _Batch:
+    """The rows of a batch, and whose answers stand in them."""
+
+    def __init__(self, model, prompts, limits, config: DecodeConfig, rows: int, samples: int, seed: int):
+        self._model, self._config, self._samples, self._seed = model, config, samples, seed
+        self._prompts, self._limits = prompts, limits
+        self._final_capacity = round_up(max(map(len, prompts)) + max(limits), CAPACITY_STEP)
+        require_room(model, config, rows, self._final_capacity)
+        capacity = min(FIRST_CAPACITY, self._final_capacity)
+        self._state = DecodeState.empty(model, config, rows, capacity, max(limits))
+        self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
+        self._longest = 0  # tokens of the longest row that goes on
+        self.waiting = collections.deque(range(len(prompts)))
+
+    @property
+    def busy(self) -> bool:
+        return any(owner is not None for owner in self._owners)
+
+    def refill(self) -> None:
+        """Reads prompts into the free rows."""
+        free = [row for row, owner in enumerate(self._owners) if owner is None]
+        while self.waiting and len(free) >= self._samples:
+            count = min(PREFILL_ROWS, len(free) // self._samples, len(self.waiting))
+            group = [self.waiting.popleft() for _ in range(count)]
+            pairs = [(prompt, sample) for prompt in group for sample in range(self._samples)]
+            rows, free = free[: len(pairs)], free[len(pairs) :]
+            texts = [self._prompts[prompt] for prompt in group]
+            self._longest = max(self._longest, *map(len, texts))
+            self._fit_capacity()
             placement = _place(
-                rows=taken,
+                rows=rows,
                 prompts=[group.index(prompt) for prompt, _ in pairs],
-                limits=[limits[prompt] for prompt, _ in pairs],
-                keys=[row_key(seed, prompts[prompt], sample) for prompt, sample in pairs],
-                nowhere=rows,
+                limits=[self._limits[prompt] for prompt, _ in pairs],
+                keys=[row_key(self._seed, self._prompts[prompt], sample) for prompt, sample in pairs],
+                nowhere=len(self._owners),
             )
-            state = insert(state, read, placement, config)
-            for row, owner in zip(taken, pairs, strict=True):
-                owners[row] = owner
+            self._state = insert(self._state, _read(self._model, texts, self._config), placement, self._config)
+            for row, owner in zip(rows, pairs, strict=True):
+                self._owners[row] = owner
+
+    def advance(self) -> Iterator[Answer]:
+        """Goes on until rows are finished, or the longest needs more room; yields what is finished."""
         # With prompts waiting, a few free rows are worth an interruption; without, the rest goes to its end.
-        wanted = max(samples, rows // REFILL_SHARE) if waiting else rows
-        state = decode_until(model, state, np.int32(wanted), config)
-        finished, counts, answers, steps = jax.device_get((state.finished, state.counts, state.answers, state.steps))
+        rows = len(self._owners)
+        wanted = max(self._samples, rows // REFILL_SHARE) if self.waiting else rows
+        self._fit_capacity()
+        state = self._state = decode_until(self._model, self._state, np.int32(wanted), self._config)
+        found = jax.device_get((state.finished, state.counts, state.backbone.lengths, state.answers, state.steps))
+        finished, counts, lengths, answers, steps = found
+        self._longest = int(np.max(np.where(finished, 0, lengths)))
         for row in np.flatnonzero(finished):
-            if owners[row] is not None:
+            if self._owners[row] is not None:
                 taken = slice(0, counts[row])
-                yield Answer(*owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
-                owners[row] = None
+                yield Answer(*self._owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
+                self._owners[row] = None
+
+    def _fit_capacity(self) -> None:
+        """Gives the rows the room of the next length of a coarse scale: attention reads all of it for every token."""
+        least, ample = (
+            min(coarse_capacity(int(self._longest * share) + 1), self._final_capacity) for share in (1, 1.25)
+        )
+        if not least <= self._state.backbone.capacity <= ample:
+            self._state = self._state.resize(ample)
+
+
+def coarse_capacity(tokens: int) -> int:
+    """128, 192, 256, 384, 512, 768, …: a program is compiled for each."""
+    power = max(FIRST_CAPACITY, _power_of_two(tokens))
+    return power * 3 // 4 if power > FIRST_CAPACITY and tokens <= power * 3 // 4 else power
 
 
 def stream(
@@ -158,7 +203,7 @@ def stream(
 ) -> Iterator[int]:
     """The new tokens of one prompt as they come, the end token included. Raises GenerationError."""
     _check([prompt], [max_new_tokens], model.backbone.config.vocab_size)
-    capacity = padded_length(len(prompt) + max_new_tokens)
+    capacity = round_up(len(prompt) + max_new_tokens, CAPACITY_STEP)
     require_room(model, config, 1, capacity)
     model = for_decoding(model)
     state = DecodeState.empty(model, config, 1, capacity, max_new_tokens)
@@ -198,7 +243,11 @@ def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
 def padded_length(length: int) -> int:
     """64, 80, 96, 112, 128, 160, 192, …: four lengths from one power of two to the next, for few compiled programs."""
     step = _power_of_two(max(length, SHORTEST + 1)) // 8
-    return max(SHORTEST, -(-length // step) * step)
+    return max(SHORTEST, round_up(length, step))
+
+
+def round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:

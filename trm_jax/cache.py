@@ -10,6 +10,7 @@ passes together or for each.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -96,3 +97,23 @@ class KVCache:
             values=tuple(map(put, self.values, prompts.values)),
             lengths=self.lengths.at[rows].set(prompts.lengths[sources], mode="drop"),
         )
+
+    def resize(self, capacity: int) -> Self:
+        """The same tokens in rows of another capacity, one array after the other: each is let go once it is copied.
+
+        Donated: the cache itself cannot be used afterwards.
+        """
+        keys, values = ([_resize(array, capacity) for array in arrays] for arrays in (self.keys, self.values))
+        return KVCache(tuple(keys), tuple(values), self.lengths)
+
+
+def _resize(array: jax.Array, capacity: int) -> jax.Array:
+    resized = _copy_slots(array, capacity)
+    array.delete()
+    return resized
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _copy_slots(array, capacity: int):
+    missing = max(0, capacity - array.shape[3])
+    return jnp.pad(array[:, :, :, :capacity], [(0, 0)] * 3 + [(0, missing), (0, 0)])

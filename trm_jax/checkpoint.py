@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.layout import for_decoding
 from trm_jax.model import QwenTRM, abstract_trm, new_trm
 from trm_jax.qwen import Qwen, abstract_qwen
 from trm_jax.trm import TRM
@@ -86,8 +85,6 @@ def save_model(
 def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> QwenTRM:
     """A model from a folder of convert_qwen.py (its recursion untrained, unless one was imported) or of train.py.
 
-    Its weights lie as decoding wants them (`for_decoding`).
-
     Args:
         path: the folder; of a training folder the newest checkpoint is taken, or the one whose own folder is given.
         dtype: of all weights and so of the computation; None keeps that of the stored backbone.
@@ -104,7 +101,7 @@ def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> Qwe
         backbone = load_backbone(model_folder(folder), dtype)
         config = TRMConfig.from_json(values["trm"])
         trm = _load_trained(checkpoint_folder(path), backbone, config, "ema" if use_ema else "trm")
-    return for_decoding(QwenTRM(backbone, cast(trm, backbone.embedding.dtype)))
+    return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
 
 
 def load_backbone(folder: pathlib.Path, dtype=None) -> Qwen:

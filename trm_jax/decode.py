@@ -90,6 +90,11 @@ class DecodeState:
             finished=jnp.ones(batch, bool),
         )
 
+    def resize(self, capacity: int) -> "DecodeState":
+        """The same rows with room for `capacity` tokens each; this state cannot be used afterwards."""
+        trm = None if self.trm is None else self.trm.resize(capacity)
+        return dataclasses.replace(self, backbone=self.backbone.resize(capacity), trm=trm)
+
 
 @functools.partial(jax.jit, static_argnames="config")
 def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], config: DecodeConfig) -> Prompts:
@@ -137,10 +142,13 @@ def decode_step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> Dec
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], config: DecodeConfig) -> DecodeState:
-    """Goes on, without a look from the host, until at least so many rows are finished."""
-    return jax.lax.while_loop(
-        lambda state: jnp.sum(state.finished) < finished, lambda state: _step(model, state, config), state
-    )
+    """Goes on, without a look from the host, until at least so many rows are finished or one has filled its capacity."""
+
+    def goes_on(state: DecodeState):
+        longest = jnp.max(jnp.where(state.finished, 0, state.backbone.lengths))
+        return (jnp.sum(state.finished) < finished) & (longest < state.backbone.capacity)
+
+    return jax.lax.while_loop(goes_on, lambda state: _step(model, state, config), state)
 
 
 def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:

@@ -1,12 +1,18 @@
 """The PyTorch peers as calls that trm_jax.benchmark can time."""
 
+import dataclasses
+import pathlib
+import tempfile
+
 import jax
 import numpy as np
 import torch
+import transformers
 
 from tests.reference.peer import IGNORED, Peer, PeerTrainer
 from trm_jax.batches import NO_LABEL
 from trm_jax.benchmark.training import OPTIMIZER_STEPS
+from trm_jax.convert import write_hugging_face
 from trm_jax.model import new_trm
 from trm_jax.weights import named_weights
 
@@ -46,3 +52,34 @@ def make_training_peers(backbone, trm_config, train_config):
         return run
 
     return {"PyTorch, equal shapes": runner(False), "PyTorch, the original's recipe": runner(True)}
+
+
+def make_decoding_peers(model, config, dtype, new_tokens):
+    """Calls for prompts of one length: the oracle with its growing cache or, for the backbone alone, transformers."""
+    dtype, device = getattr(torch, dtype), torch_device()
+    if config.head == "backbone":
+        return {"transformers": transformers_runner(model.backbone, dtype, device, new_tokens)}
+    weights = (as_torch(tree, dtype, device) for tree in (model.backbone, model.trm))
+    trm_config = dataclasses.replace(model.trm.config, supervision_steps=config.supervision_steps)
+    peer = Peer(model.backbone.config, trm_config, *weights)
+
+    def run(prompts):
+        tokens = torch.tensor(prompts, device=device)
+        return peer.generate(tokens, new_tokens, config.kv_cache == "per_pass").cpu().numpy()
+
+    return {"PyTorch": run}
+
+
+def transformers_runner(backbone, dtype, device, new_tokens):
+    with tempfile.TemporaryDirectory() as folder:
+        write_hugging_face(pathlib.Path(folder) / "model", backbone)
+        model = transformers.AutoModelForCausalLM.from_pretrained(pathlib.Path(folder) / "model", dtype=dtype)
+    model = model.to(device).eval()
+
+    def run(prompts):
+        tokens = torch.tensor(prompts, device=device)
+        options = dict(max_new_tokens=new_tokens, do_sample=False, eos_token_id=None)
+        found = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
+        return found[:, tokens.shape[1] :].cpu().numpy()
+
+    return run

@@ -10,7 +10,7 @@ import numpy as np
 
 from trm_jax.batches import NO_LABEL, Batch, Loader
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
-from trm_jax.benchmark.measure import seconds, time_in_turns
+from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.device import peak_memory
 from trm_jax.flops import count_flops
@@ -91,9 +91,6 @@ class TrainingSpeed:
             for name, spent in self.seconds.items()
         }
         return dataclasses.asdict(self) | {"seconds": runs, "tflops": self.tflops}
-
-
-OURS = "trm_jax"
 
 
 def measure_training(
