@@ -47,6 +47,8 @@ class Options:
     """T, passes in a supervision step (default 3; demo 2)."""
     supervision_steps: int | None = None
     """N_sup, supervision steps on each batch, an optimizer step after each (default 16; demo 2)."""
+    num_kv_heads: int | None = None
+    """Key/value heads of the block: fewer make the cache smaller (default: as many as query heads, as the original)."""
     epochs: int | None = None
     """Times through the training set (default 1; demo 2)."""
     max_batches: int | None = None
@@ -147,7 +149,7 @@ def configs(options: Options) -> "tuple[TRMConfig, TrainConfig, DataConfig]":
     from trm_jax.sources import DataConfig
 
     on_demo = options.data == ("demo",)
-    sizes = options.given("latent_updates", "recursions", "supervision_steps")
+    sizes = options.given("latent_updates", "recursions", "supervision_steps", "num_kv_heads")
     if options.freeze_head is not None:
         sizes["frozen_head"] = options.freeze_head
     trm_config = TRMConfig.preset(options.preset, **((demo.TRM_SIZES if on_demo else {}) | sizes))

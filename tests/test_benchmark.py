@@ -5,9 +5,12 @@ import json
 import jax.numpy as jnp
 import pytest
 
+from tests.conftest import tiny_model
 from tests.test_scripts import run
 from trm_jax.batches import Loader
+from trm_jax.batching import decode_config
 from trm_jax.benchmark import measure
+from trm_jax.benchmark.decoding import Decoding, random_prompts
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 
 
@@ -45,3 +48,38 @@ def test_training_benchmark_with_its_peers(tmp_path, preset):
     for run_ in found["seconds"].values():
         assert run_["samples_per_second"] == pytest.approx(found["rows"] / run_["seconds"])
         assert run_["ratio"] == pytest.approx(run_["seconds"] / found["seconds"]["trm_jax"]["seconds"])
+
+
+@pytest.mark.parametrize(("head", "peer"), [("trm", "PyTorch"), ("backbone", "transformers")])
+def test_decoding_benchmark_with_its_peers(tmp_path, head, peer):
+    sizes = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 2, "--batch-size", 2]
+    lengths = ["--prompt-length", 20, "--new-tokens", 5, "--questions", 3]
+    options = ["--head", head, "--repeats", 1, "--peer", "torch", "--json", tmp_path / "found.json"]
+    done = run("benchmark.py", "decode", *sizes, *lengths, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["seconds"]) == ["trm_jax", peer]
+    assert found["same_tokens"] == {peer: 1.0}
+    assert (found["batch_size"], found["prompt_length"], found["new_tokens"]) == (2, 20, 5)
+    for run_ in found["seconds"].values():
+        assert run_["tokens_per_second"] == pytest.approx(2 * 5 / run_["seconds"])
+    assert found["step_seconds"] == pytest.approx(
+        (found["seconds"]["trm_jax"]["seconds"] - found["prefill_seconds"]) / 4
+    )
+    assert set(found["batching"]["seconds"]) == {"continuous", "static"}
+    assert all(word in done.stdout for word in (peer, "token step", "prefill", "of a copy here", "3 questions"))
+
+
+def test_the_bytes_of_a_step_by_hand():
+    """Weights once, the block's once a call, the head once, and half of the answer in the caches."""
+    model = tiny_model("mathllm")  # float32; D 24, 4 query heads of 6, 2 key/value heads, V 61, 3 layers, F 40
+    prompts = random_prompts([10] * 2, 61)
+    qwen, trm = model.backbone.config, model.trm.config
+    layers = 3 * (2 * 24 * 24 + 2 * 24 * 12 + 24 + 2 * 12 + 3 * 24 * 40 + 2 * 24) + 24
+    block = 4 * 24 * 24 + 3 * 24 * 4 * 24 + 2 * 24
+    backbone_cache = 2 * 3 * 2 * qwen.num_kv_heads * qwen.head_size * 14  # 10 of the prompt, half of 8
+    pass_cache = trm.calls * 2 * 2 * qwen.num_heads * qwen.head_size * 14
+    expected = layers + 61 * 24 + trm.passes * (trm.calls * block + pass_cache) + backbone_cache
+    for kv_cache in ("last_pass", "per_pass"):
+        config = decode_config(model, kv_cache=kv_cache)
+        assert Decoding(model, config, prompts, 8).bytes_per_step() == 4 * expected

@@ -10,12 +10,12 @@ from tests.reference.model import ReferenceModel
 from tests.reference.training import ReferenceTrainer
 from trm_jax import generate, supervision_logits
 from trm_jax.batches import Loader
-from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.config import ConfigError, TrainConfig, TRMConfig
 from trm_jax.data import Example
 from trm_jax.model import QwenTRM
 from trm_jax.optimizer import make_optimizer
 from trm_jax.train import make_train_batch, new_state, supervision_loss
-from trm_jax.weights import named_weights
+from trm_jax.weights import count_bytes, named_weights
 
 PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]
 
@@ -123,6 +123,25 @@ def test_the_two_cache_policies_differ():
     prompts = [list(map(int, random_tokens(12, seed=seed))) for seed in range(8)]
     exact, approximate = (generate(model, prompts, 12, kv_cache=k, eos_token_ids=[]) for k in ("per_pass", "last_pass"))
     assert exact != approximate
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_grouped_key_value_heads_in_the_recursion(preset):
+    """Four query heads over two of keys and values: the same mathematics, half the cache."""
+    model = tiny_model(preset, num_kv_heads=2)
+    tokens = random_tokens((1, 11))
+    expected = [logits.numpy() for logits, _, _ in reference(model).all_steps(tokens[0])]
+    assert max_error(supervision_logits(model, tokens)[:, 0], np.stack(expected)) < 1e-4
+    for kv_cache, greedy in (("per_pass", "greedy_recomputed"), ("last_pass", "greedy_last_pass")):
+        found = generate(model, PROMPTS, 6, kv_cache=kv_cache, eos_token_ids=[])
+        assert found == [getattr(reference(model), greedy)(prompt, 6) for prompt in PROMPTS]
+    whole, grouped = (tiny.trm.empty_cache(tiny.backbone.config, 1, 2, 16) for tiny in (tiny_model(preset), model))
+    assert count_bytes(whole.keys) == 2 * count_bytes(grouped.keys)
+
+
+def test_key_value_heads_must_divide_the_query_heads():
+    with pytest.raises(ConfigError, match="3 key/value heads of the recursion do not divide its 4 query heads"):
+        tiny_model("residual", num_kv_heads=3)
 
 
 def test_original_sizes_are_the_default():

@@ -166,3 +166,19 @@ def test_the_room_of_a_row():
     lengths = [1, 128, 129, 192, 193, 256, 257, 385]
     assert [batching.coarse_capacity(length) for length in lengths] == [128, 128, 192, 192, 256, 256, 384, 512]
     assert [batching.padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]
+
+
+def test_a_batch_that_does_not_fit_names_the_largest_that_would(model, monkeypatch, caplog):
+    config = batching.decode_config(model, kv_cache="per_pass")
+    row = count_bytes(config.empty_caches(model, 1, 32))
+    monkeypatch.setattr(batching, "free_memory", lambda: 20 * row)  # the prompts read at a time need caches too
+    with caplog.at_level("INFO"):
+        batching.require_room(model, config, 12, 32)
+    assert f"12 rows of 32 tokens: {12 * row / 2**20:,.1f} MiB" in caplog.text
+    with pytest.raises(GenerationError, match="at most 12 rows fit"):
+        batching.require_room(model, config, 13, 32)
+    with pytest.raises(GenerationError, match="at most 8 rows fit"):
+        batching.require_room(model, config, 13, 40)
+    monkeypatch.setattr(batching, "free_memory", lambda: row)
+    with pytest.raises(GenerationError, match="not even one row fits"):
+        generate(model, PROMPTS, 21, kv_cache="per_pass")

@@ -71,6 +71,48 @@ def test_evaluation_writes_a_line_a_question_and_a_summary(folders, tmp_path, op
     assert "accuracy" in done.stdout
 
 
+def test_evaluation_draws_samples_and_exits_early(folders, tmp_path):
+    root, _ = folders
+    drawing = ["--samples", 3, "--temperature", 0.7, "--top-p", 0.9, "--seed", 5]
+    options = [*drawing, "--early-exit", 1e9, "--supervision-steps", 4, "--limit", 6, "--batch-size", 7]
+    path = tmp_path / "out.jsonl"
+    done = run("eval_gsm8k.py", "--checkpoint", root / "train", "--output", path, *options)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [len(record["samples"]) for record in records] == [3] * 6
+    summary = json.loads(path.with_suffix(".json").read_text())
+    assert (summary["samples"], summary["temperature"], summary["early_exit"]) == (3, 0.7, 1e9)
+    assert 2 <= summary["steps_per_token"] < 4
+    assert "supervision steps a token" in done.stdout
+    assert "MiB of keys and values" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("over", "options", "names"),
+    [
+        ("kv_cache", [], ["per_pass", "last_pass"]),
+        ("early_exit", ["--supervision-steps", 4, "--thresholds", 0, 1e9], ["off", "0", "1e+09"]),
+    ],
+)
+def test_a_sweep_compares_ways_to_decode(folders, tmp_path, over, options, names):
+    root, _ = folders
+    options = ["--checkpoint", root / "train", "--limit", 8, "--output", tmp_path, *options]
+    done = run("sweep.py", over, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / f"{over}.json").read_text())
+    assert [one["name"] for one in found] == names
+    assert all(f"| {name} |" in (tmp_path / f"{over}.md").read_text() for name in names)
+    assert (tmp_path / f"{over}.png").stat().st_size > 1000
+    assert found[0]["tokens_differ"] == found[0]["difference"]["estimate"] == 0
+    if over == "kv_cache":
+        own = [one["cache_bytes_per_token"] for one in found]
+        assert own[0] > own[1]
+    else:
+        assert found[1]["tokens_differ"] == 0
+        assert found[1]["steps"] == 4
+        assert found[2]["steps"] < 4
+
+
 def test_an_untrained_recursion_answers_as_the_backbone(folders, tmp_path):
     root, _ = folders
     texts = {}
@@ -90,6 +132,7 @@ def test_an_untrained_recursion_answers_as_the_backbone(folders, tmp_path):
         ("train.py", ["--model", "nowhere"], "no config.json"),
         ("eval_gsm8k.py", ["--checkpoint", "nowhere"], "no config.json"),
         ("train.py", ["--device", "cuda"], "cuda"),
+        ("sweep.py", ["kv_cache", "--checkpoint", "nowhere"], "no config.json"),
     ],
 )
 def test_a_users_mistake_is_one_message_without_a_traceback(script, options, message):
@@ -110,7 +153,7 @@ def test_a_gpu_that_jax_does_not_see_stops_the_run(tmp_path):
     assert "no config.json" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["convert_qwen.py", "train.py", "eval_gsm8k.py", "make_demo.py"])
+@pytest.mark.parametrize("script", ["convert_qwen.py", "train.py", "eval_gsm8k.py", "sweep.py", "make_demo.py"])
 def test_help_does_not_load_jax(script):
     """--help answers within a second because nothing heavy is imported."""
     code = (

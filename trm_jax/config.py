@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 
 class ConfigError(ValueError):
@@ -36,7 +36,7 @@ class _Config:
     def _require_choices(self) -> None:
         """Every field annotated as a Literal holds one of its values."""
         for field in dataclasses.fields(self):
-            allowed = get_args(field.type)
+            allowed = get_args(field.type) if get_origin(field.type) is Literal else ()
             if allowed and getattr(self, field.name) not in allowed:
                 value = getattr(self, field.name)
                 raise ConfigError(f"{type(self).__name__}.{field.name} is {value!r}, not one of {allowed}")
@@ -152,11 +152,24 @@ class TRMConfig(_Config):
     context: Literal["last", "mix"] = "last"
     readout: Literal["replace", "residual"] = "replace"
     frozen_head: bool = False
+    num_kv_heads: int | None = None  # key/value heads of the block; None: as many as query heads, as the original
     kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
 
     def __post_init__(self):
         self._require_positive("latent_updates", "recursions", "supervision_steps")
+        if self.num_kv_heads is not None:
+            self._require_positive("num_kv_heads")
         self._require_choices()
+
+    def kv_heads(self, backbone: QwenConfig) -> int:
+        """K, the key/value heads of the block. Raises ConfigError if they do not divide the query heads."""
+        if self.num_kv_heads is None:
+            return backbone.num_heads
+        if backbone.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"{self.num_kv_heads} key/value heads of the recursion do not divide its {backbone.num_heads} query heads"
+            )
+        return self.num_kv_heads
 
     @property
     def calls(self) -> int:

@@ -35,6 +35,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{100 * self.estimate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def points(self) -> str:
+        """As a difference, in percentage points."""
+        return f"{100 * self.estimate:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 def accuracy(right: Sequence[bool]) -> Interval:
     """The share of right answers with Wilson's score interval."""

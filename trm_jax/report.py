@@ -36,14 +36,14 @@ def compare_with_backbone(
         progress = functools.partial(tqdm, desc=label, unit="question")
         records[head] = evaluate(rows, tokenizer, answer, progress=progress)
     summaries = {head: summarize(found) for head, found in records.items()}
-    right = {head: [record["correct"] for record in found] for head, found in records.items()}
-    difference = paired_difference(right["trm"], right["backbone"])
+    right = [[record["correct"] for record in records[head]] for head in ("trm", "backbone")]
+    difference = paired_difference(*right)
     result = summaries | {"difference": vars(difference)}
     (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n")
     print_samples(records["backbone"], records["trm"])
     print_table(summaries)
-    gained, lost = (sum(a and not b for a, b in zip(*pair)) for pair in (right.values(), list(right.values())[::-1]))
-    print(f"difference      {signed(difference)} points (paired, 95 %); {lost} questions gained, {gained} lost")
+    gained, lost = (sum(a and not b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1]))
+    print(f"difference      {difference.points()} points (paired, 95 %); {gained} questions gained, {lost} lost")
     print(f"                {verdict(difference)}")
     return result
 
@@ -55,10 +55,6 @@ def verdict(difference) -> str:
     if difference.high < 0:
         return "backbone + TRM is worse: the interval lies below zero"
     return "no difference is shown: the interval contains zero"
-
-
-def signed(difference) -> str:
-    return f"{100 * difference.estimate:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 def print_table(summaries: dict[str, dict[str, Any]]) -> None:

@@ -24,7 +24,7 @@ State = Float[Array, "B S D"]
 
 
 class Block(nnx.Module):
-    """The one transformer block; attention has as many key/value heads as query heads.
+    """The one transformer block.
 
     `plain`: mlp(norm2(attn(norm1(h)))), without any residual, as the original. `post_norm`: h = norm1(h + attn(h)), then
     norm2(h + mlp(h)), as the TRM paper.
@@ -33,7 +33,8 @@ class Block(nnx.Module):
     def __init__(self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs):
         self.kind = config.block
         self.norm1 = RMSNorm(backbone.width, NORM_EPS)
-        self.attention = Attention(backbone.width, backbone.num_heads, backbone.num_heads, bias=False, rngs=rngs)
+        heads, kv_heads = backbone.num_heads, config.kv_heads(backbone)
+        self.attention = Attention(backbone.width, heads, kv_heads, bias=False, rngs=rngs)
         self.norm2 = RMSNorm(backbone.width, NORM_EPS)
         self.mlp = SwiGLU(backbone.width, MLP_RATIO * backbone.width, rngs=rngs)
 
@@ -80,8 +81,8 @@ class TRM(nnx.Module):
 
     def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
         """A cache for `passes` passes (per_pass), or for one (last_pass): one array a block call."""
-        dtype = self.y_init.dtype
-        return KVCache.empty(self.config.calls, passes, batch, capacity, backbone.num_heads, backbone.head_size, dtype)
+        heads, dtype = self.config.kv_heads(backbone), self.y_init.dtype
+        return KVCache.empty(self.config.calls, passes, batch, capacity, heads, backbone.head_size, dtype)
 
     def run_pass(self, context: State, y: State, z: State, rotation: Rotation, pasts: Sequence[Past | None]):
         """One latent recursion: n updates of z, then one of y. Returns y, z and the keys and values of each block call.

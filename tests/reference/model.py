@@ -82,7 +82,8 @@ class ReferenceModel:
         positions = torch.arange(start, start + len(h))
         plain = self.config.block == "plain"
         seen = rms_norm(h, w["block.norm1.scale"], 1e-6) if plain else h
-        q, k, v = project_qkv(seen, w, "block.attention", qwen.num_heads, qwen.num_heads, positions, qwen.rope_theta)
+        kv_heads = self.config.num_kv_heads or qwen.num_heads
+        q, k, v = project_qkv(seen, w, "block.attention", qwen.num_heads, kv_heads, positions, qwen.rope_theta)
         if past is not None:
             k, v = torch.cat([past[0], k]), torch.cat([past[1], v])
         attended = causal_attention(q, k, v) @ w["block.attention.output.kernel"]

@@ -75,12 +75,12 @@ class Peer:
         return x + sum(mix * rms_norm(h, None, 1e-6) for mix, h in zip(self.trm["mix"], levels, strict=True))
 
     def block(self, h, angles, past=None):
-        w, heads = self.trm, self.qwen.num_heads
+        w, kv_heads = self.trm, self.config.num_kv_heads or self.qwen.num_heads
         if self.config.block == "plain":
             normed = rms_norm(h, w["block.norm1.scale"], 1e-6)
-            attended, kv = self.attention(normed, w, "block.attention", heads, angles, past)
+            attended, kv = self.attention(normed, w, "block.attention", kv_heads, angles, past)
             return self.mlp(rms_norm(attended, w["block.norm2.scale"], 1e-6), w, "block.mlp"), kv
-        attended, kv = self.attention(h, w, "block.attention", heads, angles, past)
+        attended, kv = self.attention(h, w, "block.attention", kv_heads, angles, past)
         h = rms_norm(h + attended, w["block.norm1.scale"], 1e-6)
         return rms_norm(h + self.mlp(h, w, "block.mlp"), w["block.norm2.scale"], 1e-6), kv
 

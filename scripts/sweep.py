@@ -1,0 +1,82 @@
+"""Decodes a checkpoint in several ways on the same questions: a table, a plot. Without options: the demo run of train.py."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    over: tyro.conf.Positional[Literal["kv_cache", "early_exit"]]
+    """kv_cache: both policies. early_exit: thresholds, against all supervision steps."""
+    checkpoint: pathlib.Path = pathlib.Path("runs/train")
+    """Training folder, or one checkpoint below it."""
+    data: str = "demo"
+    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file."""
+    output: pathlib.Path | None = None
+    """Folder for the table (.md), the plot (.png) and the figures (.json) (default: CHECKPOINT/sweeps)."""
+    limit: int = 500
+    """Only the first so many questions."""
+    batch_size: int = 64
+    """Rows generated together."""
+    supervision_steps: int | None = None
+    """Supervision steps a token (default: as trained)."""
+    max_new_tokens: int = 48
+    """Tokens of the longest answer."""
+    thresholds: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
+    """Of early exit, in nats."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto stops if there is an NVIDIA GPU that JAX does not see."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Type to compute in (default: bfloat16, float32 on a CPU)."""
+
+
+def main(options: Options) -> None:
+    from trm_jax.device import choose_device, compute_dtype, describe_device
+
+    choose_device(options.device)
+    from trm_jax import checkpoint
+    from trm_jax.layout import for_decoding
+    from trm_jax.sources import load_rows
+    from trm_jax.sweep import markdown, plot, sweep
+
+    model = for_decoding(checkpoint.load_model(options.checkpoint, compute_dtype(options.dtype)))
+    tokenizer = checkpoint.load_tokenizer(options.checkpoint)
+    rows = load_rows(options.data, "test")[: options.limit]
+    print(f"{describe_device()}, {len(rows)} questions of {options.data}, {checkpoint.describe(options.checkpoint)}")
+    found = sweep(model, tokenizer, rows, ways(options, model), options.batch_size, options.max_new_tokens)
+    print(markdown(found))
+
+    folder = options.output or checkpoint.training_folder(options.checkpoint) / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / options.over
+    path.with_suffix(".md").write_text(markdown(found) + "\n")
+    path.with_suffix(".json").write_text(json.dumps([one.to_json() for one in found], indent=1) + "\n")
+    labels = {"kv_cache": "key/value cache", "early_exit": "early exit, threshold in nats"}
+    plot(found, labels[options.over], path.with_suffix(".png"))
+    print(f"table, plot and figures are in {path}.*")
+
+
+def ways(options: Options, model) -> dict:
+    """The ways to decode, by name; the first one is compared with."""
+    from trm_jax.batching import decode_config
+
+    if options.over == "kv_cache":
+        policies = ("per_pass", "last_pass")
+        return {policy: decode_config(model, options.supervision_steps, policy) for policy in policies}
+    found = {"off": decode_config(model, options.supervision_steps)}
+    for threshold in sorted(options.thresholds):
+        found[f"{threshold:g}"] = decode_config(model, options.supervision_steps, early_exit=threshold)
+    return found
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        main(options)
+    except ValueError as error:
+        sys.exit(f"sweep.py: {error}")
