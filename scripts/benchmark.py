@@ -58,7 +58,7 @@ class Decode(Common):
     """Tokens of each prompt (default: of GSM8K's median question)."""
     new_tokens: int | None = None
     """Tokens of each answer (default: of GSM8K's median answer)."""
-    questions: int = 64
+    questions: int = 128
     """Questions of GSM8K, with their own lengths, for continuous against static batches; 0 leaves that out."""
 
 

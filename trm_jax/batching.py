@@ -111,8 +111,8 @@ def generate_each(
     """Answers as they end, `samples` for each prompt, each of at most `max_new_tokens`, one number for all or one a prompt.
 
     A row depends on its own prompt, the seed and the number of its sample alone, up to the rounding of matrix products of
-    different shapes. Every prompt is read once: its samples start together. The caches' size is logged before they are
-    made. Raises GenerationError, also if they do not fit into the device's memory.
+    different shapes. Every prompt is read once: its samples start together. The longest prompts come first. The caches' size
+    is logged before they are made. Raises GenerationError, also if they do not fit into the device's memory.
     """
     if not prompts:
         return
@@ -139,7 +139,8 @@ class _Batch:
         self._state = DecodeState.empty(model, config, rows, capacity, max(limits))
         self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
         self._longest = 0  # tokens of the longest row that goes on
-        self.waiting = collections.deque(range(len(prompts)))
+        # The longest first: rows of like length share a capacity, and short ones are left for the end.
+        self.waiting = collections.deque(sorted(range(len(prompts)), key=lambda prompt: -len(prompts[prompt])))
 
     @property
     def busy(self) -> bool:
@@ -185,11 +186,9 @@ class _Batch:
 
     def _fit_capacity(self) -> None:
         """Gives the rows the room of the next length of a coarse scale: attention reads all of it for every token."""
-        least, ample = (
-            min(coarse_capacity(int(self._longest * share) + 1), self._final_capacity) for share in (1, 1.25)
-        )
-        if not least <= self._state.backbone.capacity <= ample:
-            self._state = self._state.resize(ample)
+        capacity = min(coarse_capacity(self._longest + 1), self._final_capacity)
+        if capacity != self._state.backbone.capacity:
+            self._state = self._state.resize(capacity)
 
 
 def coarse_capacity(tokens: int) -> int:

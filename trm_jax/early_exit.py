@@ -95,4 +95,4 @@ def refine_until_settled(
 
 def _divergence(newer: Float[Array, "B V"], older: Float[Array, "B V"]) -> Float[Array, " B"]:
     newer, older = jax.nn.log_softmax(newer), jax.nn.log_softmax(older)
-    return jnp.sum(jnp.exp(newer) * (newer - older), axis=-1)
+    return jnp.maximum(0, jnp.sum(jnp.exp(newer) * (newer - older), axis=-1))  # rounding can make it negative

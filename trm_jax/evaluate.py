@@ -86,8 +86,7 @@ def evaluate(
     """
     done = read_records(output, rows) if output else {}
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
-    # Longest first: memory runs out at once or never, and the last rows to end are short.
-    todo = sorted((index for index in range(len(rows)) if index not in done), key=lambda index: -len(prompts[index]))
+    todo = [index for index in range(len(rows)) if index not in done]
     finished = _by_question(generate([prompts[index] for index in todo]), samples)
     started = time.perf_counter()
     for number, answers in progress(finished, total=len(todo)):
