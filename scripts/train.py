@@ -39,8 +39,17 @@ class Options:
     """Rows kept out of training, at most a tenth, for a held-out loss at each checkpoint; 0 keeps none."""
     eval_limit: int = 256
     """Questions of the evaluation at the end; 0 leaves it out."""
-    preset: Literal["residual", "mathllm"] = "residual"
-    """residual: starts at the backbone's accuracy. mathllm: the original in everything."""
+    preset: Literal["residual", "mathllm", "single", "layers"] = "residual"
+    """residual: starts at the backbone's accuracy. mathllm: the original in everything. Controls of residual: single calls
+    the block once each for z and y; layers has a block of its own for each block call of the loop counts."""
+    block: Literal["plain", "post_norm"] | None = None
+    """Without residuals, as the original, or with residuals and norms behind them (default: the preset's)."""
+    context: Literal["last", "mix"] | None = None
+    """What the recursion sees: the last hidden state, or four levels of the backbone too (default: the preset's)."""
+    readout: Literal["replace", "residual"] | None = None
+    """The head reads the answer state, or the backbone's last hidden state moved by it (default: the preset's)."""
+    kv_cache: Literal["last_pass", "per_pass"] | None = None
+    """What decoding keeps of the recursion, as the model's own setting (default: the preset's)."""
     latent_updates: int | None = None
     """n, updates of z in a pass (default 6; demo 2)."""
     recursions: int | None = None
@@ -149,7 +158,18 @@ def configs(options: Options) -> "tuple[TRMConfig, TrainConfig, DataConfig]":
     from trm_jax.sources import DataConfig
 
     on_demo = options.data == ("demo",)
-    sizes = options.given("latent_updates", "recursions", "supervision_steps", "num_kv_heads")
+    sizes = options.given(
+        *(
+            "latent_updates",
+            "recursions",
+            "supervision_steps",
+            "num_kv_heads",
+            "block",
+            "context",
+            "readout",
+            "kv_cache",
+        )
+    )
     if options.freeze_head is not None:
         sizes["frozen_head"] = options.freeze_head
     trm_config = TRMConfig.preset(options.preset, **((demo.TRM_SIZES if on_demo else {}) | sizes))

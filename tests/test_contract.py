@@ -15,7 +15,7 @@ from trm_jax.data import Example
 from trm_jax.model import QwenTRM
 from trm_jax.optimizer import make_optimizer
 from trm_jax.train import make_train_batch, new_state, supervision_loss
-from trm_jax.weights import count_bytes, named_weights
+from trm_jax.weights import count_bytes, count_weights, named_weights
 
 PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]
 
@@ -59,11 +59,11 @@ def rows_of(loader: Loader, batch) -> list[list[tuple]]:
     ]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "tied"), [("mathllm", True), ("residual", True), ("residual", False)])
 @pytest.mark.parametrize("recursions", [1, 2])
-def test_gradients_of_the_first_and_a_later_supervision_step(preset, recursions):
+def test_gradients_of_the_first_and_a_later_supervision_step(preset, tied, recursions):
     """With one pass y_init gets its gradient in the first step only; with more, never."""
-    model = tiny_model(preset, recursions=recursions)
+    model = tiny_model(preset, recursions=recursions, tied=tied)
     loader = Loader(examples(), batch_size=4)
     batch = jax.tree.map(lambda array: array[0], loader[0])
     oracle = ReferenceTrainer(reference(model), TrainConfig(), 1)
@@ -125,23 +125,47 @@ def test_the_two_cache_policies_differ():
     assert exact != approximate
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_grouped_key_value_heads_in_the_recursion(preset):
-    """Four query heads over two of keys and values: the same mathematics, half the cache."""
-    model = tiny_model(preset, num_kv_heads=2)
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("mathllm", {"num_kv_heads": 2}),
+        ("residual", {"num_kv_heads": 2}),
+        ("mathllm", {"tied": False}),
+        ("layers", {"supervision_steps": 1}),
+        ("single", {}),
+    ],
+)
+def test_other_shapes_of_the_recursion(preset, changes):
+    """Grouped key/value heads, a block for each call, the controls: logits, and tokens with either cache."""
+    model = tiny_model(preset, **changes)
     tokens = random_tokens((1, 11))
     expected = [logits.numpy() for logits, _, _ in reference(model).all_steps(tokens[0])]
     assert max_error(supervision_logits(model, tokens)[:, 0], np.stack(expected)) < 1e-4
     for kv_cache, greedy in (("per_pass", "greedy_recomputed"), ("last_pass", "greedy_last_pass")):
         found = generate(model, PROMPTS, 6, kv_cache=kv_cache, eos_token_ids=[])
         assert found == [getattr(reference(model), greedy)(prompt, 6) for prompt in PROMPTS]
-    whole, grouped = (tiny.trm.empty_cache(tiny.backbone.config, 1, 2, 16) for tiny in (tiny_model(preset), model))
-    assert count_bytes(whole.keys) == 2 * count_bytes(grouped.keys)
+
+
+def test_grouped_key_value_heads_make_the_cache_smaller():
+    models = tiny_model("residual"), tiny_model("residual", num_kv_heads=2)
+    whole, grouped = (model.trm.empty_cache(model.backbone.config, 1, 2, 16).keys for model in models)
+    assert count_bytes(whole) == 2 * count_bytes(grouped)
 
 
 def test_key_value_heads_must_divide_the_query_heads():
     with pytest.raises(ConfigError, match="3 key/value heads of the recursion do not divide its 4 query heads"):
         tiny_model("residual", num_kv_heads=3)
+
+
+def test_the_layers_control_has_a_block_for_each_block_call():
+    """And `single` has the parameters of `residual`."""
+    sizes = dict(latent_updates=2, recursions=2, supervision_steps=3)
+    config = TRMConfig.layers(**sizes)
+    assert (config.calls, config.passes) == (18, 1)
+    blocks, one, single = (count_weights(tiny_model(p).trm) for p in ("layers", "residual", "single"))
+    assert one == single
+    block = count_weights(tiny_model("residual").trm.block)
+    assert blocks - one == 17 * block
 
 
 def test_original_sizes_are_the_default():

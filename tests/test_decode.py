@@ -22,7 +22,7 @@ def test_a_batch_of_unequal_prompts_gives_each_row_what_it_gets_alone(model, kv_
 
 def test_what_stands_in_the_padding_does_not_matter(model):
     """A mask that lets padding through would show here, whatever the padding token."""
-    config = DecodeConfig(2, "per_pass", "trm", ())
+    config = DecodeConfig(2, 2, "per_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
     noisy = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 7)
     states = [started(model, t, lengths, config, 24) for t in (tokens, noisy)]
@@ -67,7 +67,7 @@ def test_a_row_ends_with_its_end_token_while_others_go_on(model):
 @pytest.mark.parametrize("kind", ["one step", "until done", "insert"])
 def test_the_caches_are_taken_over_and_none_is_copied(model, kind):
     """Without donation, or with a copy in the loop, each token would cost the whole cache twice."""
-    config = DecodeConfig(2, "per_pass", "trm", ())
+    config = DecodeConfig(2, 2, "per_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
     state = started(model, tokens, lengths, config, 1024)
     cache_bytes = count_bytes((state.trm.keys, state.trm.values))
@@ -115,7 +115,7 @@ def test_what_cannot_be_generated():
 def test_bfloat16_weights_compute_in_bfloat16(model):
     """One float32 array in the loop would promote all that follows."""
     half = cast(model, "bfloat16")
-    config = DecodeConfig(2, "last_pass", "trm", ())
+    config = DecodeConfig(2, 2, "last_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
     state = jax.eval_shape(lambda m: decode.prefill(m, tokens, lengths, config), half)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.keys, state.trm.keys))} == {"bfloat16"}

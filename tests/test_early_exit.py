@@ -72,7 +72,7 @@ def test_keys_and_values_of_a_halted_row_are_those_of_its_last_pass(model, kv_ca
     hidden, _ = model.backbone(jnp.ones((len(PROMPTS), 1), jnp.int32), backbone)
     threshold = 2 * THRESHOLDS[model.trm.config.readout, kv_cache]
     nobody = jnp.zeros(len(PROMPTS), bool)
-    logits, new, steps = refine_until_settled(model, hidden, rotation, cache, 3, threshold, nobody)
+    logits, new, steps = refine_until_settled(model, hidden, rotation, cache, 3, 2, threshold, nobody)
     context = model.trm.context(hidden)
     for row, count in enumerate(steps.tolist()):
         passes = jnp.arange(2 * count)

@@ -69,4 +69,4 @@ def test_what_cannot_be_drawn(model):
         list(generate_each(model, PROMPTS, 4, config, 4, samples=5))
     for wrong in (dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)):
         with pytest.raises(ValueError, match="not above 0 and up to 1"):
-            DecodeConfig(1, "last_pass", "trm", (), **wrong)
+            DecodeConfig(1, 1, "last_pass", "trm", (), **wrong)

@@ -85,11 +85,13 @@ def decode_config(
     early_exit: float | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    recursions: int | None = None,
 ) -> DecodeConfig:
-    """The settings of `generate`, the model's own where None."""
+    """The settings of `generate`, and T; the model's own where None."""
     ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
     return DecodeConfig(
         supervision_steps=supervision_steps or model.trm.config.supervision_steps,
+        recursions=recursions or model.trm.config.recursions,
         kv_cache=kv_cache or model.trm.config.kv_cache,
         head=head,
         end_tokens=tuple(sorted(ends)),

@@ -143,7 +143,7 @@ def _rope_theta(values: Mapping[str, Any]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class TRMConfig(_Config):
-    """The recursion: its loop counts and the five places where the two presets differ."""
+    """The recursion: its loop counts, and what the presets differ in."""
 
     latent_updates: int = 6  # n: updates of z in a pass, before the one update of y
     recursions: int = 3  # T: passes in a supervision step; the last one gets the gradient
@@ -153,6 +153,7 @@ class TRMConfig(_Config):
     readout: Literal["replace", "residual"] = "replace"
     frozen_head: bool = False
     num_kv_heads: int | None = None  # key/value heads of the block; None: as many as query heads, as the original
+    tied: bool = True  # one block for all calls of a pass, or one for each
     kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
 
     def __post_init__(self):
@@ -193,8 +194,20 @@ class TRMConfig(_Config):
         return cls(**(own | changes))
 
     @classmethod
+    def single(cls, **changes) -> Self:
+        """A control: `residual` without the recursion, one update of z and one of y, whatever the loop counts."""
+        return dataclasses.replace(cls.residual(**changes), latent_updates=1, recursions=1, supervision_steps=1)
+
+    @classmethod
+    def layers(cls, **changes) -> Self:
+        """A control: `residual` with a block of its own for each block call of a token, all run once."""
+        shape = cls.residual(**changes)
+        updates = shape.passes * shape.calls - 1
+        return dataclasses.replace(shape, tied=False, latent_updates=updates, recursions=1, supervision_steps=1)
+
+    @classmethod
     def preset(cls, name: str, **changes) -> Self:
-        presets = {"mathllm": cls.mathllm, "residual": cls.residual}
+        presets = {"mathllm": cls.mathllm, "residual": cls.residual, "single": cls.single, "layers": cls.layers}
         if name not in presets:
             raise ConfigError(f"unknown preset {name!r}, one of {sorted(presets)}")
         return presets[name](**changes)

@@ -20,6 +20,7 @@ class DecodeConfig:
     """What is fixed for a whole generation; a new one compiles a new program."""
 
     supervision_steps: int
+    recursions: int
     kv_cache: Literal["last_pass", "per_pass"]
     head: Literal["trm", "backbone"]
     end_tokens: tuple[int, ...]
@@ -31,15 +32,16 @@ class DecodeConfig:
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1")
 
-    def passes(self, model: QwenTRM) -> Int[Array, " P"]:
+    @property
+    def passes(self) -> Int[Array, " P"]:
         """The numbers of all passes of a token."""
-        return jnp.arange(self.supervision_steps * model.trm.config.recursions)
+        return jnp.arange(self.supervision_steps * self.recursions)
 
     def empty_caches(self, model: QwenTRM, batch: int, capacity: int) -> tuple[KVCache, KVCache | None]:
         """The backbone's, and the recursion's, for one pass or for all, if it is used."""
         trm = None
         if self.head == "trm":
-            passes = 1 if self.kv_cache == "last_pass" else len(self.passes(model))
+            passes = 1 if self.kv_cache == "last_pass" else len(self.passes)
             trm = model.trm.empty_cache(model.backbone.config, passes, batch, capacity)
         return model.backbone.empty_cache(batch, capacity), trm
 
@@ -104,7 +106,7 @@ def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"]
     features, head, trm = hidden.last, model.backbone.head, None
     if config.head == "trm":
         context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
-        start, passes = model.trm.start(context), config.passes(model)
+        start, passes = model.trm.start(context), config.passes
         y, _, trm_new = model.trm.refine(context, *start, rotation, passes, cache=None, every_pass=every_pass)
         features, head = model.trm.features(hidden.last, y), model.head
         trm = KVCache.of_prompts(trm_new, lengths)
@@ -160,11 +162,11 @@ def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeSta
         logits = project(hidden.last[:, 0], model.backbone.head)
     elif config.early_exit is None:
         context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
-        start, passes = model.trm.start(context), config.passes(model)
+        start, passes = model.trm.start(context), config.passes
         y, _, trm_new = model.trm.refine(context, *start, rotation, passes, state.trm, every_pass)
         logits = project(model.trm.features(hidden.last, y)[:, 0], model.head)
     else:
-        settings = config.supervision_steps, config.early_exit, state.finished
+        settings = config.supervision_steps, config.recursions, config.early_exit, state.finished
         logits, trm_new, steps = refine_until_settled(model, hidden, rotation, state.trm, *settings)
 
     tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)

@@ -30,6 +30,7 @@ def refine_until_settled(
     rotation: Rotation,
     cache: KVCache,
     supervision_steps: int,
+    recursions: int,
     threshold: float,
     halted: Bool[Array, " B"],
 ) -> tuple[Float[Array, "B V"], list[KeysValues], Int[Array, " B"]]:
@@ -42,7 +43,7 @@ def refine_until_settled(
 
     Returns the logits, the keys and values as `TRM.refine` does, and how many supervision steps each row took.
     """
-    trm, recursions = model.trm, model.trm.config.recursions
+    trm = model.trm
     every_pass = len(cache.keys[0]) > 1
     context = trm.context(hidden)
 

@@ -48,7 +48,10 @@ class Block(nnx.Module):
 
 
 class TRM(nnx.Module):
-    """Everything that is trained: the block, the start of y, the readout and, unless frozen, an output head."""
+    """Everything that is trained: the block, the start of y, the readout and, unless frozen, an output head.
+
+    Untied, there is a block for each call of a pass, all n updates of z and that of y.
+    """
 
     def __init__(
         self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs, head: Float[Array, "V D"] | None = None
@@ -57,7 +60,8 @@ class TRM(nnx.Module):
         width = backbone.width
         self.config = config
         self.y_init = nnx.Param(jnp.zeros(width))
-        self.block = Block(backbone, config, rngs)
+        self.block = Block(backbone, config, rngs) if config.tied else None
+        self.blocks = None if config.tied else nnx.List([Block(backbone, config, rngs) for _ in range(config.calls)])
         self.norm = RMSNorm(width, NORM_EPS)
         self.mix = nnx.Param(jnp.full(NUM_LEVELS, MIX_START, jnp.float32)) if config.context == "mix" else None
         self.alpha = nnx.Param(jnp.zeros(width)) if config.readout == "residual" else None
@@ -75,6 +79,11 @@ class TRM(nnx.Module):
         return jnp.broadcast_to(self.y_init[...], context.shape), jnp.zeros_like(context)
 
     @property
+    def calls(self) -> list[Block]:
+        """The block of each call of a pass."""
+        return [self.block] * self.config.calls if self.config.tied else list(self.blocks)
+
+    @property
     def _whole(self) -> list[None]:
         """The pasts of whole sequences."""
         return [None] * self.config.calls
@@ -90,10 +99,11 @@ class TRM(nnx.Module):
         `pasts`: of each block call, all None for whole sequences.
         """
         every = []
-        for past in pasts[:-1]:
-            z, new = self.block(context + y + z, rotation, past)
+        *of_z, of_y = self.calls
+        for block, past in zip(of_z, pasts[:-1], strict=True):
+            z, new = block(context + y + z, rotation, past)
             every.append(new)
-        y, new = self.block(y + z, rotation, pasts[-1])
+        y, new = of_y(y + z, rotation, pasts[-1])
         return y, z, [*every, new]
 
     def supervision_step(self, context: State, y: State, z: State, rotation: Rotation):
@@ -111,7 +121,7 @@ class TRM(nnx.Module):
     def _run_differentiated_pass(self, context: State, y: State, z: State, rotation: Rotation):
         """`run_pass` without a cache; its backward pass keeps most matrix products and computes the rest again.
 
-        A scan, because a compiler that sees all calls at once undoes that.
+        A scan where it can be, because a compiler that sees all calls at once undoes that.
         """
 
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
@@ -119,10 +129,16 @@ class TRM(nnx.Module):
             added = y + jnp.where(index < self.config.latent_updates, context, 0)
             return block(latest + added, rotation)[0]
 
-        def step(last_two, index):
-            return (last_two[1], call(self.block, last_two[1], index)), None
+        def step(last_two, index, block=self.block):
+            return (last_two[1], call(block, last_two[1], index)), None
 
-        (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
+        if self.config.tied:
+            (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
+            return y, z
+        last_two = z, z
+        for index, block in enumerate(self.blocks):
+            last_two, _ = step(last_two, index, block)
+        z, y = last_two
         return y, z
 
     def refine(

@@ -75,9 +75,11 @@ class ReferenceModel:
             return x
         return x + sum(mix * rms_norm(level, 1.0, 1e-6) for mix, level in zip(self.trm["mix"], levels, strict=True))
 
-    def block(self, h, past=None):
-        """The block over new positions h[S, D] behind the past's (k, v); returns its output and all (k, v)."""
+    def block(self, h, call, past=None):
+        """The block of a call over new positions h[S, D] behind the past's (k, v); its output and all (k, v)."""
         w, qwen = self.trm, self.qwen
+        if not self.config.tied:
+            w = {k.replace(f"blocks.{call}.", "block."): v for k, v in w.items()}
         start = 0 if past is None else len(past[0])
         positions = torch.arange(start, start + len(h))
         plain = self.config.block == "plain"
@@ -96,9 +98,9 @@ class ReferenceModel:
         """One pass. `past`: a (k, v) for each block call. Returns y, z and the (k, v) of each call."""
         kept = []
         for update in range(self.config.latent_updates):
-            z, kv = self.block(c + y + z, past and past[update])
+            z, kv = self.block(c + y + z, update, past and past[update])
             kept.append(kv)
-        y, kv = self.block(y + z, past and past[-1])
+        y, kv = self.block(y + z, self.config.latent_updates, past and past[-1])
         return y, z, [*kept, kv]
 
     def supervision_step(self, c, y, z):

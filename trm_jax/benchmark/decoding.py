@@ -62,8 +62,8 @@ class Decoding:
         if model.backbone.lm_head is not None:
             total -= model.backbone.embedding.nbytes  # of which a row is read
         if trm is not None:
-            passes = len(config.passes(model))
-            total += passes * model.trm.config.calls * count_bytes(model.trm.block)
+            passes = len(config.passes)
+            total += passes * sum(map(count_bytes, model.trm.calls))
             total += passes / len(trm.keys[0]) * filled * count_bytes((trm.keys, trm.values))
             if model.trm.head is not None:
                 total += model.trm.head.nbytes - model.backbone.head.nbytes  # the one is read in the other's place
