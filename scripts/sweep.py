@@ -11,8 +11,9 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    over: tyro.conf.Positional[Literal["kv_cache", "early_exit"]]
-    """kv_cache: both policies. early_exit: thresholds, against all supervision steps."""
+    over: tyro.conf.Positional[Literal["depth", "kv_cache", "early_exit"]]
+    """depth: supervision steps, none (the backbone) to many, and passes in a step. kv_cache: both policies. early_exit:
+    thresholds, against all supervision steps."""
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, or one checkpoint below it."""
     data: str = "demo"
@@ -24,9 +25,13 @@ class Options:
     batch_size: int = 64
     """Rows generated together."""
     supervision_steps: int | None = None
-    """Supervision steps a token (default: as trained)."""
+    """Supervision steps a token, where they do not vary (default: as trained)."""
     max_new_tokens: int = 48
     """Tokens of the longest answer."""
+    depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """Of supervision steps."""
+    recursions: tuple[int, ...] = (1, 2, 4)
+    """Of passes in a supervision step, where the depth varies."""
     thresholds: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)
     """Of early exit, in nats."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -56,7 +61,11 @@ def main(options: Options) -> None:
     path = folder / options.over
     path.with_suffix(".md").write_text(markdown(found) + "\n")
     path.with_suffix(".json").write_text(json.dumps([one.to_json() for one in found], indent=1) + "\n")
-    labels = {"kv_cache": "key/value cache", "early_exit": "early exit, threshold in nats"}
+    labels = {
+        "depth": "supervision steps (0: the backbone), passes a step where they are not as trained",
+        "kv_cache": "key/value cache",
+        "early_exit": "early exit, threshold in nats",
+    }
     plot(found, labels[options.over], path.with_suffix(".png"))
     print(f"table, plot and figures are in {path}.*")
 
@@ -65,6 +74,12 @@ def ways(options: Options, model) -> dict:
     """The ways to decode, by name; the first one is compared with."""
     from trm_jax.batching import decode_config
 
+    if options.over == "depth":
+        own = options.supervision_steps or model.trm.config.supervision_steps
+        found = {"0": decode_config(model, head="backbone")}
+        found |= {str(depth): decode_config(model, depth) for depth in options.depths}
+        others = [passes for passes in options.recursions if passes != model.trm.config.recursions]
+        return found | {f"{own}, T={passes}": decode_config(model, own, recursions=passes) for passes in others}
     if options.over == "kv_cache":
         policies = ("per_pass", "last_pass")
         return {policy: decode_config(model, options.supervision_steps, policy) for policy in policies}
