@@ -113,7 +113,8 @@ def main(options: Options) -> None:
     print(
         f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "
         f"{100 * summary['accuracy_high']:.1f} ({summary['correct']} of {summary['questions']}, "
-        f"{summary['without_answer']} without an answer)\n"
+        f"{summary['strict']} of them boxed)\n"
+        f"answers    {', '.join(f'{count} {form}' for form, count in summary['forms'].items())}\n"
         f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
         f"compilation included"
     )

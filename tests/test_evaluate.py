@@ -1,12 +1,11 @@
 """Grading, statistics, and continuing where a run stopped."""
 
-import json
 
 import pytest
 
 from trm_jax import evaluate as ev
 from trm_jax.batching import Answer
-from trm_jax.evaluate import EvaluationError, accuracy, evaluate, paired_difference, summarize
+from trm_jax.evaluate import EvaluationError, evaluate, summarize
 
 ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
 
@@ -44,14 +43,25 @@ def test_records_are_graded_and_in_order(tmp_path):
         "text": "\\boxed{3}",
         "extracted": "3",
         "expected": "2",
+        "form": "boxed",
         "correct": False,
+        "strict": False,
         "tokens": 9,
         "steps": 3.0,
         "seconds": 0,
     }
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 7
     summary = summarize(records)
-    assert (summary["correct"], summary["questions"], summary["without_answer"]) == (4, 7, 0)
+    assert (summary["correct"], summary["questions"], summary["forms"]) == (4, 7, {"boxed": 7})
+
+
+def test_a_right_number_outside_a_box_counts_apart():
+    texts = ["\\boxed{1}", "#### 2", "it is 3", "\\boxed{5}", "nothing"]
+    records = evaluate(ROWS[:5], Echo(), lambda prompts: (answer(i, text) for i, text in enumerate(texts)))
+    assert [record["correct"] for record in records] == [True, True, True, False, False]
+    summary = summarize(records)
+    assert (summary["correct"], summary["strict"]) == (3, 1)
+    assert summary["forms"] == {"boxed": 2, "marked": 1, "number": 1, "none": 1}
 
 
 def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
@@ -107,30 +117,3 @@ def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path)
     with pytest.raises(EvaluationError, match="'trm' there, 'backbone' now"):
         ev.open_output(path, tmp_path, {"head": "backbone"})
     assert ev.open_output(None, tmp_path, {"head": "a"}) != ev.open_output(None, tmp_path, {"head": "b"})
-
-
-def test_intervals_against_published_values():
-    """Wilson: 10 of 20 gives 0.299 to 0.701; none of 10 gives 0 to 0.278 (Newcombe 1998, method 3)."""
-    half, none = accuracy([True, False] * 10), accuracy([False] * 10)
-    assert (round(half.low, 3), round(half.high, 3)) == (0.299, 0.701)
-    assert (none.low, round(none.high, 3)) == (0, 0.278)
-
-
-def test_paired_difference_by_hand():
-    """30 gained, 10 lost of 100: (30.5 - 10.5) / 102 with the standard error of that table."""
-    right = [True] * 30 + [False] * 10 + [True] * 60
-    baseline = [False] * 30 + [True] * 10 + [True] * 60
-    found = paired_difference(right, baseline)
-    half = 1.959964 * ((30.5 + 10.5 - 20**2 / 102) ** 0.5) / 102
-    assert found.estimate == 0.2
-    assert found.low == pytest.approx(20 / 102 - half)
-    assert found.high == pytest.approx(20 / 102 + half)
-    same = paired_difference(right, right)
-    assert same.estimate == 0
-    assert same.low < 0 < same.high
-    assert json.dumps(vars(found))
-
-
-def test_a_difference_needs_the_same_questions():
-    with pytest.raises(ValueError, match="differ in number"):
-        paired_difference([True], [True, False])

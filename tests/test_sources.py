@@ -113,7 +113,7 @@ GSM8K = pathlib.Path(__file__).parents[2] / "shared" / "gsm8k"
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="the real GSM8K files are not beside the checkout")
 def test_real_rows_parse():
-    from trm_jax.answers import extract_answer, parse_number
+    from trm_jax.answers import parse_number, reference_answer
 
     for name, count in (("train", 7473), ("test", 1319)):
         rows = sources.load_rows(str(GSM8K / f"{name}.jsonl"), name)
@@ -121,4 +121,4 @@ def test_real_rows_parse():
         for row in rows:
             solution = data.boxed_solution(row["answer"])
             assert "<<" not in solution
-            assert parse_number(extract_answer(solution)) is not None
+            assert parse_number(reference_answer(solution)) is not None

@@ -1,20 +1,17 @@
 """A data set through generation, graded, one JSON line a question; an interrupted run continues where it stopped."""
 
 import collections
-import dataclasses
 import json
-import math
 import pathlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from trm_jax.answers import extract_answer, majority, same_answer
+from trm_jax.answers import find_answer, majority, reference_answer, same_answer
 from trm_jax.batching import Answer
 from trm_jax.data import encode_prompts
-
-Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+from trm_jax.intervals import accuracy
 
 # Prompts to answers, as they end: `generate_each` with its settings.
 Generate = Callable[[list[list[int]]], Iterator[Answer]]
@@ -22,47 +19,6 @@ Generate = Callable[[list[list[int]]], Iterator[Answer]]
 
 class EvaluationError(ValueError):
     """An output file that does not belong to this evaluation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.estimate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-    def points(self) -> str:
-        """As a difference, in percentage points."""
-        return f"{100 * self.estimate:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
-
-def accuracy(right: Sequence[bool]) -> Interval:
-    """The share of right answers with Wilson's score interval."""
-    n, share = len(right), sum(right) / len(right)
-    center = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Interval(share, max(0.0, center - half), min(1.0, center + half))
-
-
-def paired_difference(right: Sequence[bool], baseline: Sequence[bool]) -> Interval:
-    """How much more is right than in the baseline, on the same questions, with Agresti and Min's 95 % interval.
-
-    Their adjustment (2005) of Wald's interval adds half a question to each of the four cells of the paired table, so that
-    few or no disagreements do not look certain.
-    """
-    if len(right) != len(baseline):
-        raise ValueError(f"paired results differ in number: {len(right)} and {len(baseline)}")
-    n = len(right)
-    gained = sum(a and not b for a, b in zip(right, baseline, strict=True))
-    lost = sum(b and not a for a, b in zip(right, baseline, strict=True))
-    up, down, size = gained + 0.5, lost + 0.5, n + 2
-    center = (up - down) / size
-    half = Z95 * math.sqrt(up + down - (up - down) ** 2 / size) / size
-    return Interval((gained - lost) / n, max(-1.0, center - half), min(1.0, center + half))
 
 
 def evaluate(
@@ -140,31 +96,40 @@ def grade(
 ) -> dict[str, Any]:
     """What is written of a question: the sample that wins the vote, and all samples where there are several.
 
+    `form` tells how the answer was stated, see `find_answer`; `correct` counts any form, `strict` only boxed answers.
     `tokens` are new ones, of all samples; `steps` the supervision steps that a token took on average, `token_steps` those
     of each token of the winning sample, where they differ.
     """
-    expected, found = extract_answer(row["answer"]), [extract_answer(text) for text in texts]
-    winner = majority(found)
+    expected = reference_answer(row["answer"])
+    samples = [_grade_text(text, expected) for text in texts]
+    winner = majority([sample["extracted"] for sample in samples])
     steps = [step for answer in answers for step in answer.steps]
     record = {
         "index": index,
         "question": row["question"],
-        "text": texts[winner],
-        "extracted": found[winner],
         "expected": expected,
-        "correct": same_answer(found[winner], expected),
+        **samples[winner],
         "tokens": len(steps),
         "steps": sum(steps) / len(steps),
         "seconds": seconds,
     }
     if len(set(steps)) > 1:
         record["token_steps"] = answers[winner].steps
-    if len(texts) > 1:
-        record["samples"] = [
-            {"text": text, "extracted": answer, "correct": same_answer(answer, expected)}
-            for text, answer in zip(texts, found, strict=True)
-        ]
+    if len(samples) > 1:
+        record["samples"] = samples
     return record
+
+
+def _grade_text(text: str, expected: str | None) -> dict[str, Any]:
+    found = find_answer(text)
+    correct = found is not None and same_answer(found.text, expected)
+    return {
+        "text": text,
+        "extracted": found and found.text,
+        "form": found and found.form,
+        "correct": correct,
+        "strict": correct and found.form == "boxed",
+    }
 
 
 def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int, dict[str, Any]]:
@@ -182,16 +147,18 @@ def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int
 
 
 def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, and speed (compilation included)."""
+    """Accuracy with its 95 % interval, how answers were stated, and speed (compilation included)."""
     seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens"))
     interval = accuracy([record["correct"] for record in records])
+    forms = collections.Counter(record["form"] or "none" for record in records)
     summary = {
         "questions": len(records),
         "correct": sum(record["correct"] for record in records),
         "accuracy": interval.estimate,
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
-        "without_answer": sum(record["extracted"] is None for record in records),
+        "strict": sum(record["strict"] for record in records),
+        "forms": dict(forms.most_common()),
         "seconds_per_sample": seconds / len(records),
         "tokens_per_second": tokens / seconds,
         "steps_per_token": sum(record["steps"] * record["tokens"] for record in records) / tokens,

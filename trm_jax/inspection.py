@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trm_jax.answers import extract_answer
+from trm_jax.answers import reference_answer
 from trm_jax.batches import NO_LABEL, Batch, Bucket
 from trm_jax.data import END_TOKEN, DataError, Example, boxed_solution, end_token
 
@@ -14,7 +14,7 @@ BAR = 40  # characters of the longest bar
 
 def check_trainable(rows: Sequence[dict[str, str]], batch: Batch, tokenizer) -> None:
     """Raises DataError if no answer of the rows parses, or if in a batch of them nothing, or no end, is learned."""
-    if not any(extract_answer(boxed_solution(row["answer"])) for row in rows):
+    if not any(reference_answer(boxed_solution(row["answer"])) for row in rows):
         raise DataError(
             f"none of {len(rows)} answers has a number after ####, in a box, or anywhere: nothing could be graded; "
             "is the answer in another column (--answer-column)?"

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from trm_jax.batching import decode_config, generate_each
-from trm_jax.evaluate import evaluate, paired_difference, summarize
+from trm_jax.evaluate import evaluate, summarize
+from trm_jax.intervals import flips, paired_difference
 from trm_jax.model import QwenTRM
 
 SAMPLES = 3
@@ -42,7 +43,7 @@ def compare_with_backbone(
     (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n")
     print_samples(records["backbone"], records["trm"])
     print_table(summaries)
-    gained, lost = (sum(a and not b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1]))
+    gained, lost = flips(*right)
     print(f"difference      {difference.points()} points (paired, 95 %); {gained} questions gained, {lost} lost")
     print(f"                {verdict(difference)}")
     return result

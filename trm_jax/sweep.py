@@ -11,7 +11,8 @@ import jax
 
 from trm_jax.batching import Answer, generate_each
 from trm_jax.decode import DecodeConfig
-from trm_jax.evaluate import Interval, accuracy, evaluate, paired_difference
+from trm_jax.evaluate import evaluate
+from trm_jax.intervals import Interval, accuracy, paired_difference
 from trm_jax.model import QwenTRM
 from trm_jax.weights import count_bytes
 

@@ -1,0 +1,95 @@
+"""Trains variants of the recursion with several seeds and compares them on the same questions; started again, it goes on.
+
+Each run is a train.py and an eval_gsm8k.py in a folder of its own. Without options: the four presets on the embedded demo.
+"""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import tyro
+
+PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
+SCRIPTS = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    model: pathlib.Path = pathlib.Path("runs/model")
+    """Model folder, from convert_qwen.py."""
+    output: pathlib.Path = pathlib.Path("runs/ablation")
+    """Folder of the runs, and of the report: report.md, report.png, report.json."""
+    variants: pathlib.Path | None = None
+    """TOML file: a table of train.py's options for each variant, by name; those above the tables are for all
+    (default: the presets mathllm, residual, single, layers)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each variant is trained with each of them."""
+    against: str = "single"
+    """The variant that the others are compared with, beside the backbone."""
+    data: str = "demo"
+    """Training set, as for train.py."""
+    eval_data: str | None = None
+    """Questions, as for eval_gsm8k.py (default: the test split of --data)."""
+    questions: int = 500
+    """The first so many questions."""
+
+
+def main(options: Options) -> None:
+    variants = read_variants(options.variants)
+    if options.against not in variants:
+        raise ValueError(f"--against {options.against} is none of the variants {sorted(variants)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    runs = [(name, seed) for seed in options.seeds for name in variants]  # a whole seed first: a report can come early
+    questions = ["--data", options.eval_data or options.data, "--limit", options.questions]
+    backbone = options.output / "backbone.jsonl"
+    run("eval_gsm8k.py", "--checkpoint", options.model, "--head", "backbone", "--output", backbone, *questions)
+    for number, (name, seed) in enumerate(runs, start=1):
+        folder = options.output / name / str(seed)
+        print(f"[{number} of {len(runs)}] {name}, seed {seed}", flush=True)
+        own = ["--model", options.model, "--output", folder, "--data", options.data, "--seed", seed, "--eval-limit", 0]
+        run("train.py", *own, *arguments(variants[name]))
+        run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
+
+    from trm_jax.ablation import report
+
+    folders = {name: [options.output / name / str(seed) for seed in options.seeds] for name in variants}
+    print(report(backbone, folders, options.against, options.output))
+
+
+def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
+    """train.py's options for each variant. Raises ValueError."""
+    if path is None:
+        return PRESETS
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    common = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    return {name: common | own for name, own in content.items() if isinstance(own, dict)}
+
+
+def arguments(options: dict[str, Any]) -> list[str]:
+    """`{"batch-size": 8, "random-depth": true}` as a command line has it."""
+    words = []
+    for name, value in options.items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def run(script: str, *options) -> None:
+    """Raises ValueError where the script fails; it has said why."""
+    command = [sys.executable, SCRIPTS / script, *options]
+    if status := subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
+        raise ValueError(f"{script} ended with status {status}: {' '.join(map(str, command))}")
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        main(options)
+    except ValueError as error:
+        sys.exit(f"ablate.py: {error}")

@@ -1,0 +1,99 @@
+"""Samples solutions of training questions from the backbone alone and keeps the right ones, for train.py --data.
+
+Started again with the same options, it goes on behind the last question answered. Without options: on the embedded demo.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+import sys
+from typing import Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    model: pathlib.Path = pathlib.Path("runs/model")
+    """Model folder, from convert_qwen.py."""
+    data: str = "demo"
+    """Questions with their answers: gsm8k (the train split), demo, a hub id, or a .jsonl file."""
+    output: pathlib.Path = pathlib.Path("runs/solutions.jsonl")
+    """The right solutions; all samples are kept in NAME.samples.jsonl, the counts in NAME.json."""
+    limit: int | None = None
+    """Only the first so many questions."""
+    samples: int = 4
+    """Solutions drawn for each question."""
+    keep: int = 4
+    """Different right solutions kept for each question, at most."""
+    temperature: float = 0.7
+    """Of the draws."""
+    top_p: float = 0.8
+    """Draw from the most likely tokens that together have this probability."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest solution (default 512; demo 48)."""
+    batch_size: int | None = None
+    """Rows generated together (default 32; demo 64)."""
+    seed: int = 0
+    """Of the draws."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto stops if there is an NVIDIA GPU that JAX does not see."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Type to compute in (default: bfloat16, float32 on a CPU)."""
+
+
+def main(options: Options) -> None:
+    from trm_jax.device import choose_device, compute_dtype, describe_device
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("trm_jax").setLevel(logging.INFO)  # says how large the caches are
+    choose_device(options.device)
+    from tqdm import tqdm
+
+    from trm_jax import checkpoint, demo
+    from trm_jax.batching import decode_config, generate_each
+    from trm_jax.evaluate import evaluate, open_output
+    from trm_jax.layout import for_decoding
+    from trm_jax.solutions import write_solutions
+    from trm_jax.sources import load_rows
+
+    if options.samples < 1 or options.keep < 1 or options.temperature <= 0:
+        raise ValueError("--samples, --keep and --temperature must be above zero")
+    on_demo, dtype = options.data == "demo", compute_dtype(options.dtype)
+    model = for_decoding(checkpoint.load_model(checkpoint.model_folder(options.model), dtype))
+    tokenizer = checkpoint.load_tokenizer(options.model)
+    rows = load_rows(options.data, "train")[: options.limit]
+    max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
+    drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
+    settings = {"model": str(options.model), "data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    samples = open_output(options.output.with_suffix(".samples.jsonl"), options.output.parent, settings | drawing)
+    print(f"{describe_device()}, {options.samples} solutions for each of {len(rows)} questions of {options.data}")
+
+    config = decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p)
+    answer = functools.partial(
+        generate_each,
+        model,
+        max_new_tokens=max_new_tokens,
+        config=config,
+        batch_size=options.batch_size or (demo.EVAL_BATCH if on_demo else max(32, options.samples)),
+        samples=options.samples,
+        seed=options.seed,
+    )
+    records = evaluate(rows, tokenizer, answer, samples, options.samples, functools.partial(tqdm, unit="question"))
+    counts = write_solutions(options.output, records, options.keep)
+    options.output.with_suffix(".json").write_text(json.dumps(settings | drawing | counts, indent=2) + "\n")
+    print(
+        f"{counts['right']:,} of {counts['samples']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
+        f"a box\n{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"
+        f"{counts['solutions']:,} different right solutions are in {options.output}"
+    )
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        main(options)
+    except ValueError as error:
+        sys.exit(f"sample_solutions.py: {error}")

@@ -1,0 +1,155 @@
+"""Evaluations paired by question: what flipped, what is refused, and the commands built on that."""
+
+import json
+
+import pytest
+
+from tests.test_scripts import folders, run  # noqa: F401
+from trm_jax import compare
+from trm_jax.evaluate import EvaluationError
+from trm_jax.solutions import right_solutions, write_solutions
+
+
+def record(question: str, right: bool, text: str = "\\boxed{1}", strict: bool | None = None) -> dict:
+    strict = right if strict is None else strict
+    own = {"question": question, "text": text, "extracted": "1", "expected": "1", "correct": right, "strict": strict}
+    return own | {"seconds": 0.5, "index": 0}
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    return path
+
+
+def test_pairs_are_by_question_not_by_line(tmp_path):
+    first = write(tmp_path / "a.jsonl", [record("p", True), record("q", False), record("r", False), record("s", True)])
+    other = write(tmp_path / "b.jsonl", [record("s", False), record("r", True, strict=False), record("q", True)])
+    evaluations = [compare.read_evaluation(path) for path in (first, other)]
+    assert compare.shared_questions(evaluations) == ["q", "r", "s"]
+    base, found = compare.compare(evaluations)
+    assert base.accuracy.estimate == pytest.approx(1 / 3)
+    assert found.accuracy.estimate == pytest.approx(2 / 3)
+    assert found.strict == pytest.approx(1 / 3)
+    assert (list(found.fixed), list(found.broken)) == (["q", "r"], ["s"])
+    assert found.difference.estimate == pytest.approx(1 / 3)
+    assert found.p == 1
+    shown = compare.show_flips(evaluations, [base, found], 1)
+    assert "2 fixed\n- q\n  1 → 1, expected 1\n" in shown
+    assert "- r" not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no answers"),
+        ('{"question": "q"}\n', "line 1 lacks"),
+        (json.dumps(record("q", True)) + "\n{\n", "line 2 is no JSON object"),
+        ("7\n", "line 1 is no JSON object"),
+    ],
+)
+def test_files_that_are_no_evaluations(tmp_path, content, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    with pytest.raises(EvaluationError, match=message):
+        compare.read_evaluation(path)
+
+
+def test_nothing_in_common_is_refused(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", [record(name, True)]) for name in "ab"]
+    with pytest.raises(EvaluationError, match="no question is in all"):
+        compare.compare([compare.read_evaluation(path) for path in files])
+
+
+def test_math_verify_is_asked_about_every_answer(tmp_path):
+    """One answer that it reads as we do, and one that was graded wrongly on purpose."""
+    pytest.importorskip("math_verify")
+    good, bad = record("q", True, "so \\boxed{1}"), record("r", True, "so \\boxed{2}")
+    evaluation = compare.read_evaluation(write(tmp_path / "a.jsonl", [good, bad]))
+    assert [one["question"] for one in compare.cross_check(evaluation)] == ["r"]
+
+
+def test_only_right_and_boxed_solutions_are_kept_once_each(tmp_path):
+    texts = [("\\boxed{1}", True), ("so \\boxed{1}", True), ("\\boxed{1} ", True), ("1", False), ("a \\boxed{1}", True)]
+    samples = [{"text": text, "correct": True, "strict": strict} for text, strict in texts]
+    kept = list(right_solutions({"question": "q", "samples": samples}, keep=2))
+    assert kept == [{"question": "q", "answer": "\\boxed{1}"}, {"question": "q", "answer": "so \\boxed{1}"}]
+    records = [{"question": "q", "samples": samples}, record("r", False)]
+    counts = write_solutions(tmp_path / "out.jsonl", records, keep=4)
+    assert counts == {
+        "questions": 2,
+        "questions_without": 1,
+        "samples": 6,
+        "right": 5,
+        "right_but_not_boxed": 1,
+        "solutions": 3,
+    }
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_compare_prints_and_writes(folders, tmp_path):  # noqa: F811
+    root, _ = folders
+    for name, options in {"backbone": ["--head", "backbone"], "trm": []}.items():
+        path = tmp_path / f"{name}.jsonl"
+        done = run("eval_gsm8k.py", "--checkpoint", root / "train", "--output", path, "--limit", 8, *options)
+        assert done.returncode == 0, done.stderr
+    done = run("compare.py", tmp_path / "backbone.jsonl", tmp_path / "trm.jsonl", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "8 questions are in all files" in done.stdout
+    assert "McNemar" in (tmp_path / "out/comparison.md").read_text()
+    assert len(json.loads((tmp_path / "out/comparison.json").read_text())) == 2
+    assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+
+
+def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):  # noqa: F811
+    root, _ = folders
+    path = tmp_path / "own.jsonl"
+    options = ["--model", root / "model", "--output", path, "--samples", 3]
+    done = run("sample_solutions.py", *options, "--limit", 40)
+    assert done.returncode == 0, done.stderr
+    samples = path.with_suffix(".samples.jsonl")
+    before = samples.read_text()
+    done = run("sample_solutions.py", *options, "--limit", 48)
+    assert done.returncode == 0, done.stderr
+    assert samples.read_text().startswith(before)
+    assert len(samples.read_text().splitlines()) == 48
+    counts = json.loads(path.with_suffix(".json").read_text())
+    assert (counts["questions"], counts["samples"]) == (48, 144)
+    assert counts["solutions"] == len(path.read_text().splitlines()) > 0
+    done = run("train.py", "--model", root / "model", "--data", path, "--inspect")
+    assert done.returncode == 0, done.stderr
+
+
+def test_ablate_trains_compares_and_goes_on(folders, tmp_path):  # noqa: F811
+    """Two variants, two seeds; the second call finds everything done and writes the same report."""
+    root, _ = folders
+    variants = tmp_path / "variants.toml"
+    variants.write_text(
+        "max-batches = 2\nbatch-size = 8\nnum-samples = 64\nheld-out = 6\n[single]\npreset = 'single'\n"
+        "[shallow]\nsupervision-steps = 1\n"
+    )
+    options = ["--model", root / "model", "--output", tmp_path / "out", "--variants", variants]
+    options += ["--seeds", 0, 1, "--questions", 8]
+    done = run("ablate.py", *options)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "out/report.md").read_text()
+    assert report.strip() in done.stdout
+    found = {row["name"]: row for row in json.loads((tmp_path / "out/report.json").read_text())["variants"]}
+    assert found["single"]["block_calls"] == 2
+    assert found["shallow"]["block_calls"] == 6
+    assert found["single"]["optimizer_steps"] == found["shallow"]["optimizer_steps"] == 2
+    assert found["single"]["flops"] < found["shallow"]["flops"]
+    assert found["single"]["parameters"] == found["shallow"]["parameters"]
+    assert found["single"]["over_control"] is None
+    assert len(found["shallow"]["accuracy_of_each_run"]) == 2
+    answers = tmp_path / "out/single/1/answers.jsonl"
+    written = answers.stat().st_mtime_ns
+    assert run("ablate.py", *options).returncode == 0
+    assert (tmp_path / "out/report.md").read_text() == report
+    assert len(answers.read_text().splitlines()) == 8
+    assert written <= answers.stat().st_mtime_ns
+
+
+def test_ablate_refuses_what_it_cannot_compare(tmp_path):
+    done = run("ablate.py", "--against", "nothing", "--output", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"

@@ -1,0 +1,88 @@
+"""Intervals and tests of right answers, against published values, hand calculation and repeated sampling."""
+
+import json
+
+import numpy as np
+import pytest
+
+from trm_jax.intervals import (
+    accuracy,
+    bootstrap_accuracy,
+    bootstrap_difference,
+    flips,
+    mcnemar,
+    paired_difference,
+)
+
+
+def test_intervals_against_published_values():
+    """Wilson: 10 of 20 gives 0.299 to 0.701; none of 10 gives 0 to 0.278 (Newcombe 1998, method 3)."""
+    half, none = accuracy([True, False] * 10), accuracy([False] * 10)
+    assert (round(half.low, 3), round(half.high, 3)) == (0.299, 0.701)
+    assert (none.low, round(none.high, 3)) == (0, 0.278)
+
+
+def test_paired_difference_by_hand():
+    """30 gained, 10 lost of 100: (30.5 - 10.5) / 102 with the standard error of that table."""
+    right = [True] * 30 + [False] * 10 + [True] * 60
+    baseline = [False] * 30 + [True] * 10 + [True] * 60
+    found = paired_difference(right, baseline)
+    half = 1.959964 * ((30.5 + 10.5 - 20**2 / 102) ** 0.5) / 102
+    assert found.estimate == 0.2
+    assert found.low == pytest.approx(20 / 102 - half)
+    assert found.high == pytest.approx(20 / 102 + half)
+    same = paired_difference(right, right)
+    assert same.estimate == 0
+    assert same.low < 0 < same.high
+    assert json.dumps(vars(found))
+
+
+def test_a_difference_needs_the_same_questions():
+    with pytest.raises(ValueError, match="differ in number"):
+        paired_difference([True], [True, False])
+
+
+def test_flips():
+    assert flips([True, True, False, False], [False, True, True, False]) == (1, 1)
+
+
+@pytest.mark.parametrize(("fixed", "broken", "p"), [(0, 0, 1), (5, 5, 1), (6, 0, 2 / 64), (1, 7, 18 / 256)])
+def test_mcnemar_by_hand(fixed, broken, p):
+    """Twice the binomial tail."""
+    assert mcnemar(fixed, broken) == pytest.approx(p)
+
+
+def test_the_bootstrap_of_one_run_is_as_wide_as_theory_says():
+    """Of 400 questions 60 are fixed and 20 broken: standard error sqrt(p_d - d^2) / 20."""
+    baseline = np.arange(400) % 2 == 0
+    right = baseline.copy()
+    right[np.flatnonzero(~baseline)[:60]] = True
+    right[np.flatnonzero(baseline)[:20]] = False
+    found = bootstrap_difference(right[None], baseline[None])
+    error = np.sqrt(80 / 400 - 0.1**2) / 20
+    assert found.estimate == pytest.approx(0.1)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+    assert (found.high + found.low) / 2 == pytest.approx(0.1, abs=0.005)
+    share = bootstrap_accuracy(baseline[None])
+    assert share.high - share.low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.05)
+
+
+def test_runs_that_disagree_widen_the_interval():
+    """Three runs of the same mean, alike or not: questions alone would hide the difference."""
+    rng = np.random.default_rng(0)
+    alike = np.stack([rng.random(500) < 0.5 for _ in range(3)])
+    apart = np.stack([rng.random(500) < share for share in (0.3, 0.5, 0.7)])
+    baseline = rng.random((1, 500)) < 0.5
+    narrow, wide = (bootstrap_difference(right, baseline) for right in (alike, apart))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_the_bootstrap_holds_the_truth_as_often_as_it_says():
+    """200 pairs of evaluations with a true difference of 0.1: about 95 % of the intervals hold it."""
+    rng, held = np.random.default_rng(1), 0
+    for number in range(200):
+        hard = rng.random(300)
+        baseline, right = hard < 0.4 + 0.1 * rng.standard_normal(300), hard < 0.5 + 0.1 * rng.standard_normal(300)
+        found = bootstrap_difference(right[None], baseline[None], seed=number)
+        held += found.low <= 0.1 <= found.high
+    assert 0.90 <= held / 200 <= 0.99

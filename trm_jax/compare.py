@@ -1,0 +1,151 @@
+"""Evaluations of the same questions, paired: which answers flipped, and what that allows to say."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trm_jax.evaluate import EvaluationError
+from trm_jax.intervals import Interval, accuracy, bootstrap_difference, flips, mcnemar
+
+NEEDED = ("question", "text", "extracted", "expected", "correct", "strict", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The records of one evaluation, as `evaluate.grade` makes them, by question."""
+
+    name: str
+    records: dict[str, dict[str, Any]]
+
+    def right(self, questions: Sequence[str], grade: str = "correct") -> np.ndarray:
+        """bool[n], by `grade`: "correct" or "strict"."""
+        return np.array([self.records[question][grade] for question in questions])
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One evaluation against the first of them, on the questions that all of them have."""
+
+    name: str
+    accuracy: Interval
+    strict: float  # share of the questions that are right and boxed
+    seconds_per_sample: float
+    difference: Interval  # paired bootstrap
+    fixed: Sequence[str]  # questions that are right here and wrong in the first
+    broken: Sequence[str]
+    p: float  # McNemar's
+
+
+def read_evaluation(path: pathlib.Path) -> Evaluation:
+    """A file of eval_gsm8k.py. Raises EvaluationError, naming the line."""
+    records = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            missing = [name for name in NEEDED if name not in record]
+        except (json.JSONDecodeError, TypeError):
+            raise EvaluationError(f"{path}, line {number} is no JSON object") from None
+        if missing:
+            raise EvaluationError(f"{path}, line {number} lacks {missing}: it is no record of eval_gsm8k.py")
+        records[record["question"]] = record
+    if not records:
+        raise EvaluationError(f"{path} holds no answers")
+    return Evaluation(str(path.parent / path.stem), records)
+
+
+def shared_questions(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The questions that all have, in the order of the first. Raises EvaluationError if there are none."""
+    shared = [q for q in evaluations[0].records if all(q in other.records for other in evaluations)]
+    if not shared:
+        raise EvaluationError(f"no question is in all of {', '.join(one.name for one in evaluations)}")
+    return shared
+
+
+def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
+    """Each evaluation against the first, the first against itself."""
+    questions = shared_questions(evaluations)
+    baseline, found = evaluations[0].right(questions), []
+    for one in evaluations:
+        right = one.right(questions)
+        fixed, broken = flips(right.tolist(), baseline.tolist())
+        found.append(
+            Comparison(
+                name=one.name,
+                accuracy=accuracy(right.tolist()),
+                strict=float(one.right(questions, "strict").mean()),
+                seconds_per_sample=float(np.mean([one.records[question]["seconds"] for question in questions])),
+                difference=bootstrap_difference(right[None], baseline[None]),
+                fixed=[q for q, now, before in zip(questions, right, baseline, strict=True) if now and not before],
+                broken=[q for q, now, before in zip(questions, right, baseline, strict=True) if before and not now],
+                p=mcnemar(fixed, broken),
+            )
+        )
+    return found
+
+
+def markdown(found: Sequence[Comparison]) -> str:
+    """A table, one evaluation a row."""
+    lines = [
+        "| | right [95 %] | boxed and right | difference to the first, points | fixed | broken | McNemar's p | s/sample |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for number, one in enumerate(found):
+        paired = "– | – | – | –"
+        if number:
+            paired = f"{one.difference.points()} | {len(one.fixed)} | {len(one.broken)} | {one.p:.2g}"
+        strict = f"{100 * one.strict:.1f} %"
+        lines.append(f"| {one.name} | {one.accuracy} | {strict} | {paired} | {one.seconds_per_sample:.3f} |")
+    return "\n".join(lines)
+
+
+def show_flips(evaluations: Sequence[Evaluation], found: Sequence[Comparison], limit: int | None = None) -> str:
+    """The questions that flipped, with both answers; the first `limit` fixed and broken ones of each evaluation."""
+    lines = []
+    for one, result in zip(evaluations[1:], found[1:], strict=True):
+        for kind, questions in (("fixed", result.fixed), ("broken", result.broken)):
+            lines.append(f"\n{one.name}: {len(questions)} {kind}")
+            for question in questions[:limit]:
+                before, now = (each.records[question] for each in (evaluations[0], one))
+                lines.append(f"- {question}")
+                lines.append(f"  {before['extracted']} → {now['extracted']}, expected {now['expected']}")
+    return "\n".join(lines).lstrip("\n")
+
+
+def plot(found: Sequence[Comparison], path: pathlib.Path) -> None:
+    """Accuracies, and differences to the first, with their intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, intervals in ((left, [one.accuracy for one in found]), (right, [one.difference for one in found])):
+        for place, interval in enumerate(intervals):
+            ends = [100 * (interval.estimate - interval.low)], [100 * (interval.high - interval.estimate)]
+            axes.errorbar(100 * interval.estimate, place, xerr=ends, fmt="o", capsize=3, color="tab:blue")
+    left.set_yticks(range(len(found)), [one.name for one in found])
+    left.invert_yaxis()
+    left.set(xlabel="right, % (95 % interval)")
+    right.axvline(0, color="grey", linewidth=1)
+    right.set(xlabel="difference to the first, points")
+    figure.savefig(path, dpi=120)
+
+
+def cross_check(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The records that math-verify grades otherwise. Raises EvaluationError where it is not installed."""
+    try:
+        import math_verify
+    except ImportError:
+        raise EvaluationError("math-verify is not installed: pip install -e '.[verify]'") from None
+
+    def agrees(record):
+        expected = math_verify.parse(f"\\boxed{{{record['expected']}}}")
+        return math_verify.verify(expected, math_verify.parse(record["text"])) == record["correct"]
+
+    return [record for record in evaluation.records.values() if not agrees(record)]
