@@ -103,7 +103,7 @@ def decode(options: Decode) -> None:
     dtype = start(options)
     from trm_jax.batching import decode_config
     from trm_jax.benchmark.decoding import measure_batching, measure_decoding, median_lengths
-    from trm_jax.benchmark.measure import copy_bandwidth
+    from trm_jax.benchmark.measure import copy_bandwidth, matmul_rate
     from trm_jax.benchmark.sizes import SIZES, random_backbone
     from trm_jax.device import describe_device
     from trm_jax.layout import for_decoding
@@ -123,13 +123,13 @@ def decode(options: Decode) -> None:
 
         return make_decoding_peers(QwenTRM(backbone, model.trm), config, dtype, new_tokens)
 
-    bandwidth = copy_bandwidth()
+    bandwidth, matmuls = copy_bandwidth(), matmul_rate(dtype)
     decoding_model = for_decoding(model)
     if options.peer == "none":
         del model, backbone
     speed = measure_decoding(decoding_model, config, options.batch_size, *lengths, options.repeats, make_peers)
-    found = speed.to_json() | {"copy_bandwidth": bandwidth, "device": describe_device()}
-    rate = found["bytes_per_second"]
+    found = speed.to_json() | {"copy_bandwidth": bandwidth, "matmul_rate": matmuls, "device": describe_device()}
+    rate, flops = found["bytes_per_second"], found["flops_per_second"]
     print(
         f"decoding {describe(options)}, {config.head}, {config.kv_cache}, {dtype}, on {found['device']}\n"
         f"rows          {options.batch_size}, prompts of {lengths[0]} tokens, {lengths[1]} new ones\n"
@@ -138,6 +138,7 @@ def decode(options: Decode) -> None:
         f"prefill       {1e3 * speed.prefill_seconds:.1f} ms\n"
         f"token step    {1e3 * speed.step_seconds:.2f} ms, in which {speed.bytes_per_step / 1e9:.3g} GB must be read: "
         f"{rate / 1e9:.3g} GB/s, {100 * rate / bandwidth:.0f} % of the {bandwidth / 1e9:.3g} of a copy here\n"
+        f"matmuls       {flops / 1e12:.3g} TFLOP/s, {100 * flops / matmuls:.0f} % of {matmuls / 1e12:.3g} measured here\n"
     )
     print(f"{'':16}{'tokens/s':>12}{'s/sample':>12}{'same tokens':>14}{'trm_jax is':>14}")
     for name, run in found["seconds"].items():

@@ -1,10 +1,13 @@
-"""Tiny models, shared between tests: every weight random, norms, biases and y_init included."""
+"""What tests share: tiny models with every weight random, the scripts as a user runs them, a run of theirs on the demo."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pathlib
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from trm_jax.model import QwenTRM, new_trm
 from trm_jax.qwen import Qwen
 
 PRESETS = ("mathllm", "residual")
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def randomize(module, seed: int, scale: float = 0.1):
@@ -77,3 +81,29 @@ def random_tokens(shape, seed: int = 0, high: int = 60) -> np.ndarray:
 
 def max_error(found, expected) -> float:
     return float(jnp.max(jnp.abs(jnp.asarray(found) - jnp.asarray(expected))))
+
+
+def run(script: str, *options, timeout: float = 300, **env) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / script, *map(str, options)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"} | env
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """A converted demo model and a run of three batches that was killed after its second and resumed."""
+    root = tmp_path_factory.mktemp("runs")
+    converted = run("convert_qwen.py", "--output", root / "model")
+    assert converted.returncode == 0, converted.stderr
+    options = ["--model", root / "model", "--output", root / "train", "--max-batches", 3, "--batch-size", 8]
+    options += ["--num-samples", 64, "--save-every", 1, "--eval-limit", 8, "--max-length", 96]
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, options)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 240
+    while not (root / "train/checkpoints/2").is_dir() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    resumed = run("train.py", *options)
+    assert resumed.returncode == 0, resumed.stderr
+    return root, resumed

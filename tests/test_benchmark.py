@@ -5,8 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from tests.conftest import tiny_model
-from tests.test_scripts import run
+from tests.conftest import run, tiny_model
 from trm_jax.batches import Loader
 from trm_jax.batching import decode_config
 from trm_jax.benchmark import measure
@@ -83,3 +82,15 @@ def test_the_bytes_of_a_step_by_hand():
     for kv_cache in ("last_pass", "per_pass"):
         config = decode_config(model, kv_cache=kv_cache)
         assert Decoding(model, config, prompts, 8).bytes_per_step() == 4 * expected
+
+
+def test_the_flops_of_a_step_by_hand():
+    """Every weight matrix once a row and call, attention over a row's whole room of 32, and the new token's own score."""
+    model = tiny_model("mathllm")
+    prompts, passes = random_prompts([10] * 2, 61), model.trm.config.passes
+    layers = 3 * (2 * 24 * 24 + 2 * 24 * 12 + 3 * 24 * 40)
+    block = 4 * 24 * 24 + 3 * 24 * 4 * 24
+    attention = 24 * (2 * 32 + 1)
+    calls = passes * model.trm.config.calls
+    expected = layers + 61 * 24 + calls * block + (3 + calls) * attention
+    assert Decoding(model, decode_config(model), prompts, 8).flops_per_step() == 2 * 2 * expected

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_scripts import folders, run  # noqa: F401
+from tests.conftest import run
 from trm_jax import compare
 from trm_jax.evaluate import EvaluationError
 from trm_jax.solutions import right_solutions, write_solutions
@@ -86,7 +86,7 @@ def test_only_right_and_boxed_solutions_are_kept_once_each(tmp_path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
 
-def test_compare_prints_and_writes(folders, tmp_path):  # noqa: F811
+def test_compare_prints_and_writes(folders, tmp_path):
     root, _ = folders
     for name, options in {"backbone": ["--head", "backbone"], "trm": []}.items():
         path = tmp_path / f"{name}.jsonl"
@@ -100,7 +100,7 @@ def test_compare_prints_and_writes(folders, tmp_path):  # noqa: F811
     assert (tmp_path / "out/comparison.png").stat().st_size > 1000
 
 
-def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):  # noqa: F811
+def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):
     root, _ = folders
     path = tmp_path / "own.jsonl"
     options = ["--model", root / "model", "--output", path, "--samples", 3]
@@ -119,7 +119,7 @@ def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):  # noq
     assert done.returncode == 0, done.stderr
 
 
-def test_ablate_trains_compares_and_goes_on(folders, tmp_path):  # noqa: F811
+def test_ablate_trains_compares_and_goes_on(folders, tmp_path):
     """Two variants, two seeds; the second call finds everything done and writes the same report."""
     root, _ = folders
     variants = tmp_path / "variants.toml"
@@ -152,4 +152,7 @@ def test_ablate_trains_compares_and_goes_on(folders, tmp_path):  # noqa: F811
 def test_ablate_refuses_what_it_cannot_compare(tmp_path):
     done = run("ablate.py", "--against", "nothing", "--output", tmp_path / "out")
     assert done.returncode == 1
-    assert done.stderr == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
+    assert (
+        done.stderr
+        == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
+    )

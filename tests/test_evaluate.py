@@ -1,6 +1,5 @@
 """Grading, statistics, and continuing where a run stopped."""
 
-
 import pytest
 
 from trm_jax import evaluate as ev

@@ -10,8 +10,9 @@ import numpy as np
 from trm_jax.batching import CAPACITY_STEP, generate_each, pad_prompts, round_up
 from trm_jax.benchmark.lengths import gsm8k_lengths
 from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
-from trm_jax.decode import DecodeConfig, DecodeState, Placement, decode_until, insert, prefill
+from trm_jax.decode import DecodeConfig, DecodeState, Placement, decode_step, decode_until, insert, prefill
 from trm_jax.device import peak_memory
+from trm_jax.flops import count_flops
 from trm_jax.model import QwenTRM
 from trm_jax.weights import count_bytes
 
@@ -69,6 +70,14 @@ class Decoding:
                 total += model.trm.head.nbytes - model.backbone.head.nbytes  # the one is read in the other's place
         return int(total)
 
+    def flops_per_step(self) -> int:
+        """Of the matrix products, attention over the whole capacity included."""
+        rows = len(self._prompts)
+        state = jax.eval_shape(
+            lambda: DecodeState.empty(self._model, self._config, rows, self._capacity, self._new_tokens)
+        )
+        return count_flops(lambda model, state: decode_step(model, state, self._config), self._model, state)
+
 
 @dataclasses.dataclass(frozen=True)
 class DecodingSpeed:
@@ -82,6 +91,7 @@ class DecodingSpeed:
     seconds: Mapping[str, float]  # prefill and all new tokens, by program
     same_tokens: Mapping[str, float]  # share of the tokens that a peer chooses too
     bytes_per_step: int
+    flops_per_step: int
     peak_memory: int  # bytes
 
     @property
@@ -100,7 +110,11 @@ class DecodingSpeed:
             }
             for name, spent in self.seconds.items()
         }
-        derived = {"step_seconds": self.step_seconds, "bytes_per_second": self.bytes_per_step / self.step_seconds}
+        derived = {
+            "step_seconds": self.step_seconds,
+            "bytes_per_second": self.bytes_per_step / self.step_seconds,
+            "flops_per_second": self.flops_per_step / self.step_seconds,
+        }
         return dataclasses.asdict(self) | {"seconds": runs} | derived
 
 
@@ -133,6 +147,7 @@ def measure_decoding(
         seconds=time_in_turns({OURS: decoding, **peers}, [prompts], repeats),
         same_tokens=same,
         bytes_per_step=decoding.bytes_per_step(),
+        flops_per_step=decoding.flops_per_step(),
         peak_memory=memory,
     )
 
