@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,9 @@ from flax import nnx
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.model import QwenTRM, new_trm
 from trm_jax.qwen import Qwen
+
+hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("shared")
 
 PRESETS = ("mathllm", "residual")
 ROOT = pathlib.Path(__file__).parents[1]
