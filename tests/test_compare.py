@@ -1,11 +1,13 @@
 """Evaluations paired by question: what flipped, what is refused, and the commands built on that."""
 
 import json
+import shutil
 
 import pytest
 
 from tests.conftest import run
 from trm_jax import compare
+from trm_jax.ablation import report
 from trm_jax.evaluate import EvaluationError
 from trm_jax.solutions import right_solutions, write_solutions
 
@@ -119,34 +121,60 @@ def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_ablate_trains_compares_and_goes_on(folders, tmp_path):
-    """Two variants, two seeds; a second call answers no question again."""
-    root, _ = folders
-    variants = tmp_path / "variants.toml"
+@pytest.fixture(scope="module")
+def ablation(folders, tmp_path_factory):
+    """A finished ablation of two variants, one seed: its folder, its options, what it printed."""
+    root, out = folders[0], tmp_path_factory.mktemp("ablation")
+    variants = out / "variants.toml"
     variants.write_text(
         "max-batches = 2\nbatch-size = 8\nnum-samples = 64\nheld-out = 6\n[single]\npreset = 'single'\n"
         "[shallow]\nsupervision-steps = 1\n"
     )
-    options = ["--model", root / "model", "--output", tmp_path / "out", "--variants", variants]
-    options += ["--questions", 8]
-    done = run("ablate.py", *options, "--seeds", 0, 1)
+    options = ["--model", root / "model", "--output", out, "--variants", variants, "--questions", 8, "--seeds", 0]
+    done = run("ablate.py", *options)
     assert done.returncode == 0, done.stderr
-    report = (tmp_path / "out/report.md").read_text()
-    assert report.strip() in done.stdout
-    found = {row["name"]: row for row in json.loads((tmp_path / "out/report.json").read_text())["variants"]}
+    return out, options, done.stdout
+
+
+def test_ablate_trains_and_compares(ablation):
+    out, _, printed = ablation
+    assert (out / "report.md").read_text().strip() in printed
+    found = {row["name"]: row for row in json.loads((out / "report.json").read_text())["variants"]}
     assert found["single"]["block_calls"] == 2
     assert found["shallow"]["block_calls"] == 6
     assert found["single"]["optimizer_steps"] == found["shallow"]["optimizer_steps"] == 2
     assert found["single"]["flops"] < found["shallow"]["flops"]
     assert found["single"]["parameters"] == found["shallow"]["parameters"]
     assert found["single"]["over_control"] is None
-    assert len(found["shallow"]["accuracy_of_each_run"]) == 2
-    answers = tmp_path / "out/single/0/answers.jsonl"
-    written = answers.read_text()
-    again = run("ablate.py", *options, "--seeds", 0)
+
+
+def test_seeds_are_averaged_question_by_question(ablation, tmp_path):
+    """Three runs, right on all of 8 questions, on none, on half: a half, each listed; their spread widens the interval."""
+    out = ablation[0]
+    runs = []
+    for number, right in enumerate(([True] * 8, [False] * 8, [True, False] * 4)):
+        runs.append(shutil.copytree(out / "single/0", tmp_path / "single" / str(number)))
+        answers = runs[-1] / "answers.jsonl"
+        records = [json.loads(line) for line in answers.read_text().splitlines()]
+        write(answers, [one | {"correct": value} for one, value in zip(records, right, strict=True)])
+    report(out / "backbone.jsonl", {"single": runs, "shallow": [out / "shallow/0"]}, "shallow", tmp_path)
+    single, _ = json.loads((tmp_path / "report.json").read_text())["variants"]
+    assert single["accuracy_of_each_run"] == [1, 0, 0.5]
+    assert single["accuracy"]["estimate"] == 0.5
+    assert single["accuracy"]["high"] - single["accuracy"]["low"] > 0.6
+    assert "| 100.0, 0.0, 50.0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_ablate_goes_on(ablation):
+    """A second call answers no question again."""
+    out, options, _ = ablation
+    written = {path: path.read_text() for path in out.glob("*/0/answers.jsonl")}
+    report_before = (out / "report.md").read_text()
+    again = run("ablate.py", *options)
     assert again.returncode == 0, again.stderr
-    assert answers.read_text() == written
-    assert (tmp_path / "out/report.md").read_text().startswith("8 questions, 1 seeds")
+    assert len(written) == 2
+    assert all(path.read_text() == text for path, text in written.items())
+    assert (out / "report.md").read_text() == report_before
 
 
 def test_ablate_refuses_what_it_cannot_compare(tmp_path):
