@@ -10,14 +10,16 @@ import sys
 import tomllib
 from typing import Any
 
-import tyro
+from trm_jax import cli
+from trm_jax.errors import UserError
+from trm_jax.files import locked
 
 PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
 SCRIPTS = pathlib.Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     model: pathlib.Path = pathlib.Path("runs/model")
     """Model folder, from convert_qwen.py."""
     output: pathlib.Path = pathlib.Path("runs/ablation")
@@ -40,8 +42,13 @@ class Options:
 def main(options: Options) -> None:
     variants = read_variants(options.variants)
     if options.against not in variants:
-        raise ValueError(f"--against {options.against} is none of the variants {sorted(variants)}")
-    options.output.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"--against {options.against} is none of the variants {sorted(variants)}")
+    options.require(1, "questions")
+    with locked(options.output / ".lock", options.output):
+        compare_variants(options, variants)
+
+
+def compare_variants(options: Options, variants: dict[str, dict[str, Any]]) -> None:
     runs = [(name, seed) for seed in options.seeds for name in variants]  # a whole seed first: a report can come early
     questions = ["--data", options.eval_data or options.data, "--limit", options.questions]
     backbone = options.output / "backbone.jsonl"
@@ -60,13 +67,13 @@ def main(options: Options) -> None:
 
 
 def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
-    """train.py's options for each variant. Raises ValueError."""
+    """train.py's options for each variant. Raises UserError."""
     if path is None:
         return PRESETS
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     return {name: common | own for name, own in content.items() if isinstance(own, dict)}
 
@@ -81,15 +88,11 @@ def arguments(options: dict[str, Any]) -> list[str]:
 
 
 def run(script: str, *options) -> None:
-    """Raises ValueError where the script fails; it has said why."""
+    """Raises UserError where the script fails; it has said why."""
     command = [sys.executable, SCRIPTS / script, *options]
     if status := subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
-        raise ValueError(f"{script} ended with status {status}: {' '.join(map(str, command))}")
+        raise UserError(f"{script} ended with status {status}: {' '.join(map(str, command))}")
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"ablate.py: {error}")
+    cli.run(main, Options, __doc__)

@@ -7,13 +7,13 @@ import pathlib
 import sys
 from typing import Literal
 
-import tyro
+from trm_jax import cli
 
 Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Common:
+class Common(cli.CommonOptions):
     config: Size = "demo"
     """Dimensions of the backbone."""
     preset: Literal["residual", "mathllm"] = "residual"
@@ -63,6 +63,7 @@ class Decode(Common):
 
 
 def train(options: Train) -> None:
+    options.require(1, "batches")
     dtype = start(options)
     from trm_jax.benchmark.measure import matmul_rate
     from trm_jax.benchmark.sizes import SIZES, random_backbone
@@ -188,9 +189,10 @@ def write(options, found: dict) -> None:
         options.json.write_text(json.dumps({"settings": settings} | found, indent=1) + "\n")
 
 
+def main(options: Train | Decode) -> None:
+    options.require(1, "batch_size", "repeats")
+    train(options) if isinstance(options, Train) else decode(options)
+
+
 if __name__ == "__main__":
-    options = tyro.extras.subcommand_cli_from_dict({"train": Train, "decode": Decode}, description=__doc__)
-    try:
-        train(options) if isinstance(options, Train) else decode(options)
-    except ValueError as error:
-        sys.exit(f"benchmark.py: {error}")
+    cli.run(main, Train | Decode, __doc__)

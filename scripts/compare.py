@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import pathlib
-import sys
 
 import tyro
 
+from trm_jax import cli
+from trm_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
     """Answers (.jsonl), at least two files."""
     output: pathlib.Path | None = None
@@ -23,8 +25,9 @@ class Options:
 def main(options: Options) -> None:
     from trm_jax import compare
 
+    options.require(0, "show")
     if len(options.files) < 2:
-        raise ValueError("two files at least: there is nothing to compare one with")
+        raise UserError("two files at least: there is nothing to compare one with")
     evaluations = [compare.read_evaluation(path) for path in options.files]
     found = compare.compare(evaluations)
     shared, most = len(compare.shared_questions(evaluations)), max(len(one.records) for one in evaluations)
@@ -47,8 +50,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"compare.py: {error}")
+    cli.run(main, Options, __doc__)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-import sys
 from typing import Literal
 
-import tyro
+from trm_jax import cli
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     model: str | None = None
     """Hugging Face folder, or hub id such as Qwen/Qwen2.5-Math-1.5B-Instruct (default: the embedded demo model)."""
     output: pathlib.Path = pathlib.Path("runs/model")
@@ -21,16 +20,17 @@ class Options:
 
 
 def main(options: Options) -> None:
-    from trm_jax import checkpoint, convert, demo
+    from trm_jax import checkpoint, convert, demo, folders
 
     source = demo.MODEL if options.model is None else convert.find_model(options.model)
     config = convert.read_config(source)
+    convert.require_tokenizer(source, config)
     trm = ema = None
     if options.trm_checkpoint is not None:
         from trm_jax.original import read_trm_checkpoint
 
         trm, ema = read_trm_checkpoint(options.trm_checkpoint, config)
-    with checkpoint.replacing(options.output) as folder:
+    with folders.replacing(options.output) as folder:
         checkpoint.save_model(folder, config, convert.read_backbone(source, config, options.dtype), trm, ema)
         convert.copy_tokenizer(source, folder / "tokenizer")
     size = sum(file.stat().st_size for file in options.output.rglob("*") if file.is_file())
@@ -43,8 +43,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"convert_qwen.py: {error}")
+    cli.run(main, Options, __doc__)

@@ -5,14 +5,14 @@ import functools
 import json
 import logging
 import pathlib
-import sys
 from typing import Literal
 
-import tyro
+from trm_jax import cli
+from trm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
     data: str | None = None
@@ -52,24 +52,26 @@ class Options:
 def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
+    options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trm_jax").setLevel(logging.INFO)  # says how large the caches are
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, demo
+    from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
     from trm_jax.evaluate import evaluate, open_output, summarize
     from trm_jax.layout import for_decoding
     from trm_jax.sources import SHORT_NAMES, load_rows
 
-    folder = checkpoint.training_folder(options.checkpoint)
-    config = checkpoint.read_config(folder)
+    folder = folders.training_folder(options.checkpoint)
+    config = folders.read_config(folder)
     trained_on = config.get("data", {}).get("sources", [])
     source = options.data or (trained_on[0] if trained_on in [[name] for name in SHORT_NAMES] else "gsm8k")
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
-    model = for_decoding(checkpoint.load_model(options.checkpoint, dtype, use_ema=options.weights == "ema"))
+    chosen = checkpoint.resolve(options.checkpoint)
+    model = for_decoding(checkpoint.load_model(chosen, dtype, use_ema=options.weights == "ema"))
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
@@ -77,10 +79,10 @@ def main(options: Options) -> None:
     if options.temperature > 0:
         settings |= {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     elif options.samples > 1:
-        raise ValueError("--samples above 1 without --temperature would give the same answer each time")
+        raise UserError("--samples above 1 without --temperature would give the same answer each time")
     if options.head == "trm":
         settings |= {
-            "checkpoint": checkpoint.describe(options.checkpoint),
+            "checkpoint": checkpoint.describe(chosen),
             "weights": options.weights,
             "supervision_steps": options.supervision_steps or model.trm.config.supervision_steps,
             "kv_cache": options.kv_cache or model.trm.config.kv_cache,
@@ -125,8 +127,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"eval_gsm8k.py: {error}")
+    cli.run(main, Options, __doc__)

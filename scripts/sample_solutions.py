@@ -8,14 +8,14 @@ import functools
 import json
 import logging
 import pathlib
-import sys
 from typing import Literal
 
-import tyro
+from trm_jax import cli
+from trm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     model: pathlib.Path = pathlib.Path("runs/model")
     """Model folder, from convert_qwen.py."""
     data: str = "demo"
@@ -52,17 +52,18 @@ def main(options: Options) -> None:
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, demo
+    from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
     from trm_jax.evaluate import evaluate, open_output
     from trm_jax.layout import for_decoding
     from trm_jax.solutions import write_solutions
     from trm_jax.sources import load_rows
 
-    if options.samples < 1 or options.keep < 1 or options.temperature <= 0:
-        raise ValueError("--samples, --keep and --temperature must be above zero")
+    options.require(1, "samples", "keep", "limit", "max_new_tokens", "batch_size")
+    if options.temperature <= 0:
+        raise UserError("--temperature must be above zero: without it all solutions of a question are the same")
     on_demo, dtype = options.data == "demo", compute_dtype(options.dtype)
-    model = for_decoding(checkpoint.load_model(checkpoint.model_folder(options.model), dtype))
+    model = for_decoding(checkpoint.load_model(folders.model_folder(options.model), dtype))
     tokenizer = checkpoint.load_tokenizer(options.model)
     rows = load_rows(options.data, "train")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
@@ -92,8 +93,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"sample_solutions.py: {error}")
+    cli.run(main, Options, __doc__)

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import pathlib
-import sys
 from typing import Literal
 
 import tyro
 
+from trm_jax import cli
+from trm_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     over: tyro.conf.Positional[Literal["depth", "kv_cache", "early_exit"]]
     """depth: supervision steps, none (the backbone) to many, and passes in a step. kv_cache: both policies. early_exit:
     thresholds, against all supervision steps."""
@@ -43,20 +45,24 @@ class Options:
 def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
+    options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
+    if min((*options.depths, *options.recursions)) < 1 or min(options.thresholds) < 0:
+        raise UserError("--depths and --recursions must be at least 1, --thresholds not negative")
     choose_device(options.device)
-    from trm_jax import checkpoint
+    from trm_jax import checkpoint, folders
     from trm_jax.layout import for_decoding
     from trm_jax.sources import load_rows
     from trm_jax.sweep import markdown, plot, sweep
 
-    model = for_decoding(checkpoint.load_model(options.checkpoint, compute_dtype(options.dtype)))
+    chosen = checkpoint.resolve(options.checkpoint)
+    model = for_decoding(checkpoint.load_model(chosen, compute_dtype(options.dtype)))
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(options.data, "test")[: options.limit]
-    print(f"{describe_device()}, {len(rows)} questions of {options.data}, {checkpoint.describe(options.checkpoint)}")
+    print(f"{describe_device()}, {len(rows)} questions of {options.data}, {checkpoint.describe(chosen)}")
     found = sweep(model, tokenizer, rows, ways(options, model), options.batch_size, options.max_new_tokens)
     print(markdown(found))
 
-    folder = options.output or checkpoint.training_folder(options.checkpoint) / "sweeps"
+    folder = options.output or folders.training_folder(options.checkpoint) / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / options.over
     path.with_suffix(".md").write_text(markdown(found) + "\n")
@@ -90,8 +96,4 @@ def ways(options: Options, model) -> dict:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"sweep.py: {error}")
+    cli.run(main, Options, __doc__)

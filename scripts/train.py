@@ -2,10 +2,9 @@
 
 import dataclasses
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
+from trm_jax import cli
 
 if TYPE_CHECKING:
     from trm_jax.config import TrainConfig, TRMConfig
@@ -16,7 +15,7 @@ EVAL_BATCH, MAX_NEW_TOKENS = 8, 512  # of the evaluation at the end
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.CommonOptions):
     model: pathlib.Path = pathlib.Path("runs/model")
     """Model folder, from convert_qwen.py."""
     output: pathlib.Path = pathlib.Path("runs/train")
@@ -112,33 +111,44 @@ def main(options: Options) -> None:
     from trm_jax.device import choose_device
 
     choose_device(options.device)
-    from trm_jax import checkpoint, train_loop
+    from trm_jax import checkpoint, folders, train_loop
     from trm_jax.model import QwenTRM, new_trm
     from trm_jax.training_set import make_training_set
     from trm_jax.weights import cast
 
+    options.require(1, "max_batches", "save_every")
+    options.require(0, "held_out", "eval_limit")
     trm_config, train_config, data_config = configs(options)
-    tokenizer = checkpoint.load_tokenizer(options.model)
+    folder = folders.model_folder(options.model)
+    tokenizer = checkpoint.load_tokenizer(folder)
     training_set = make_training_set(data_config, train_config, tokenizer, options.held_out)
     if options.inspect:
         print(training_set.inspect(tokenizer, train_config.max_length))
         return
     num_batches = count_batches(options, training_set, train_config.epochs)
-    run = train_loop.RunConfig(options.model, data_config, options.held_out, num_batches, trm_config, train_config)
-    train_loop.open_folder(options.output, run)
-    backbone = checkpoint.load_backbone(checkpoint.model_folder(options.model), train_config.dtype)
-    trm = new_trm(backbone, trm_config, train_config.seed)
-    print_plan(options, run, backbone, trm, training_set)
-    outcome = train_loop.fit(
-        options.output,
-        run,
-        backbone,
-        trm,
-        training_set.loader,
-        training_set.held_out,
-        save_every=options.save_every,
-        track=options.track,
+    run = train_loop.RunConfig(
+        model=folder,
+        backbone=folders.read_config(folder)["fingerprint"],
+        data=data_config,
+        held_out=options.held_out,
+        num_batches=num_batches,
+        trm=trm_config,
+        train=train_config,
     )
+    with train_loop.open_folder(options.output, run):
+        backbone = checkpoint.load_backbone(folder, train_config.dtype)
+        trm = new_trm(backbone, trm_config, train_config.seed)
+        print_plan(options, run, backbone, trm, training_set)
+        outcome = train_loop.fit(
+            options.output,
+            run,
+            backbone,
+            trm,
+            training_set.loader,
+            training_set.held_out,
+            save_every=options.save_every,
+            track=options.track,
+        )
     trained = f"{int(outcome.state.batches):,} batches"
     if not outcome.finished:
         print(f"stopped and saved after {trained}; the same command goes on from there")
@@ -197,12 +207,13 @@ def count_batches(options: Options, training_set: "TrainingSet", epochs: int) ->
 
 
 def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet") -> None:
+    from trm_jax import train_loop
     from trm_jax.device import describe_device
-    from trm_jax.train_loop import expected_memory
     from trm_jax.weights import count_weights
 
     config, train = run.trm, run.train
-    memory = expected_memory(backbone, trm, run, training_set.loader)
+    memory = train_loop.expected_memory(backbone, trm, run, training_set.loader)
+    train_loop.require_memory(memory)
     held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
     print(
         f"device        {describe_device()}, computing in {train.dtype}\n"
@@ -234,8 +245,4 @@ def evaluate_at_end(options: Options, model, tokenizer) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        main(options)
-    except ValueError as error:
-        sys.exit(f"train.py: {error}")
+    cli.run(main, Options, __doc__)

@@ -68,11 +68,11 @@ def model(request) -> QwenTRM:
 @pytest.fixture(scope="session")
 def demo_model_folder(tmp_path_factory) -> pathlib.Path:
     """The embedded demo model, converted to float32."""
-    from trm_jax import checkpoint, convert, demo
+    from trm_jax import checkpoint, convert, demo, folders
 
     folder = tmp_path_factory.mktemp("demo") / "model"
     config = convert.read_config(demo.MODEL)
-    with checkpoint.replacing(folder) as partial:
+    with folders.replacing(folder) as partial:
         checkpoint.save_model(partial, config, convert.read_backbone(demo.MODEL, config, "float32"))
         convert.copy_tokenizer(demo.MODEL, partial / "tokenizer")
     return folder

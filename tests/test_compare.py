@@ -45,8 +45,8 @@ def test_pairs_are_by_question_not_by_line(tmp_path):
     [
         ("", "holds no answers"),
         ('{"question": "q"}\n', "line 1 lacks"),
-        (json.dumps(record("q", True)) + "\n{\n", "line 2 is no JSON object"),
-        ("7\n", "line 1 is no JSON object"),
+        (json.dumps(record("q", True)) + "\n{\n", "line 2 is not JSON"),
+        ("7\n", "line 1 is not a JSON object"),
     ],
 )
 def test_files_that_are_no_evaluations(tmp_path, content, message):
@@ -179,7 +179,7 @@ def test_ablate_goes_on(ablation):
 
 def test_ablate_refuses_what_it_cannot_compare(tmp_path):
     done = run("ablate.py", "--against", "nothing", "--output", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert (
         done.stderr
         == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"

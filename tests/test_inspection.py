@@ -12,6 +12,7 @@ from trm_jax.config import TrainConfig
 from trm_jax.data import DataError, encode_examples
 from trm_jax.inspection import check_trainable, show_rows
 from trm_jax.sources import DataConfig
+from trm_jax.tokenizer import TokenizerError
 from trm_jax.training_set import make_training_set
 
 ROWS = [{"question": f"Ana has {i} nuts.", "answer": f"{i}\n#### {i}"} for i in range(30)]
@@ -93,6 +94,6 @@ def test_a_tokenizer_without_the_end_token_is_refused(tokenizer):
         def convert_tokens_to_ids(self, token):
             return None
 
-    with pytest.raises(DataError, match="im_end"):
+    with pytest.raises(TokenizerError, match="im_end"):
         encode_examples(ROWS, Other(), 200)
     assert np.all(batch_of(ROWS[:2], tokenizer).labels.max(axis=-1) >= 0)

@@ -12,7 +12,7 @@ from trm_jax.train import Metrics
 def test_seconds_of_a_batch_reach_from_the_one_before_and_leave_out_other_work(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(metrics, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    log = metrics.MetricsLog(tmp_path / "metrics.jsonl", 0, np.full(6, 1e-3), first_step=0)
+    log = metrics.MetricsLog(tmp_path, 0, np.full(6, 1e-3), 0, places=[])
     now[0] += 2
     log.add(1, batch(), numbers(), depth=2)  # under way until the next is added
     now[0] += 3
@@ -25,16 +25,17 @@ def test_seconds_of_a_batch_reach_from_the_one_before_and_leave_out_other_work(t
     now[0] += 11
     log.add(3, batch(), numbers(), depth=2)
     log.write()
-    found = metrics.read_metrics(tmp_path / "metrics.jsonl")
+    found = metrics.read_metrics(tmp_path / "timings.jsonl")
     assert [record["seconds"] for record in found] == [5, 7, 11]
     assert [record["tokens_per_second"] for record in found] == [4 / 5, 4 / 7, 4 / 11]
 
 
 def test_lines_behind_the_checkpoint_and_torn_lines_are_written_again(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"batch": 1}\n{"batch": 2}\n{"batch": 3}\n{"batch": 4, "lo')
-    metrics.MetricsLog(path, 2, np.zeros(1), first_step=4)
-    assert metrics.read_metrics(path) == [{"batch": 1}, {"batch": 2}]
+    for name in (metrics.METRICS, metrics.TIMINGS):
+        (tmp_path / name).write_text('{"batch": 1}\n{"batch": 2}\n{"batch": 3}\n{"batch": 4, "lo')
+    metrics.MetricsLog(tmp_path, 2, np.zeros(1), 4, places=[])
+    for name in (metrics.METRICS, metrics.TIMINGS):
+        assert metrics.read_metrics(tmp_path / name) == [{"batch": 1}, {"batch": 2}]
 
 
 def batch() -> Batch:
@@ -44,4 +45,4 @@ def batch() -> Batch:
 
 
 def numbers() -> Metrics:
-    return Metrics(*[np.ones(2)] * 5)
+    return Metrics(*[np.ones(2)] * 5, fault=np.full(2, -1.0))

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests.conftest import max_error, random_tokens
-from trm_jax import checkpoint, convert
+from trm_jax import checkpoint, convert, folders
 from trm_jax.qwen import project
 
 
@@ -38,7 +38,7 @@ def hugging_face_model(folder, *, kv_heads: int, tied: bool, shards: bool = Fals
 
 def convert_folder(source, target):
     config = convert.read_config(source)
-    with checkpoint.replacing(target) as partial:
+    with folders.replacing(target) as partial:
         checkpoint.save_model(partial, config, convert.read_backbone(source, config, "float32"))
     return checkpoint.load_backbone(target)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from trm_jax import checkpoint, convert, generate
+from trm_jax import checkpoint, convert, folders, generate
 from trm_jax.data import encode_prompts
 
 FOLDER = os.environ.get("QWEN_FOLDER")
@@ -27,7 +27,7 @@ QUESTIONS = [
 def test_greedy_tokens_of_a_real_model_are_those_of_transformers(tmp_path):
     source = pathlib.Path(FOLDER)
     config = convert.read_config(source)
-    with checkpoint.replacing(tmp_path / "model") as partial:
+    with folders.replacing(tmp_path / "model") as partial:
         checkpoint.save_model(partial, config, convert.read_backbone(source, config, "float32"))
         convert.copy_tokenizer(source, partial / "tokenizer")
     prompts = encode_prompts(checkpoint.load_tokenizer(tmp_path / "model"), QUESTIONS)

@@ -12,20 +12,21 @@ import pytest
 
 from tests.conftest import tiny_model
 from tests.test_train import loader, training
-from trm_jax import checkpoint, train_loop
+from trm_jax import checkpoint, folders, train_loop
 from trm_jax.batches import NO_LABEL, Loader
-from trm_jax.checkpoint import CheckpointError, Checkpoints
 from trm_jax.config import TrainConfig
+from trm_jax.folders import CheckpointError
 from trm_jax.metrics import NonFiniteError, read_metrics
 from trm_jax.optimizer import make_schedule
 from trm_jax.sources import DataConfig
 from trm_jax.train import make_eval_batch
+from trm_jax.training_states import Checkpoints
 from trm_jax.weights import named_weights
 
 
-def run_config(folder, num_batches: int, config) -> train_loop.RunConfig:
+def run_config(folder, num_batches: int, config, backbone: str = "") -> train_loop.RunConfig:
     train = TrainConfig(dtype="float32", random_depth=True)
-    return train_loop.RunConfig(folder, DataConfig(("data.jsonl",)), 0, num_batches, config, train)
+    return train_loop.RunConfig(folder, backbone, DataConfig(("data.jsonl",)), 0, num_batches, config, train)
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch):
@@ -34,16 +35,16 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkey
     ends = {}
     for name in ("whole", "killed"):
         folder = tmp_path / name
-        train_loop.open_folder(folder, config)
         fresh = lambda: jax.tree.map(jnp.copy, model.trm)  # noqa: E731
         if name == "killed":
             with monkeypatch.context() as patch:
                 patch.setattr(Loader, "__getitem__", _stop_at(5, Loader.__getitem__))
-                with pytest.raises(KeyboardInterrupt):
+                with pytest.raises(KeyboardInterrupt), train_loop.open_folder(folder, config):
                     train_loop.fit(folder, config, model.backbone, fresh(), loader(), save_every=2)
             with Checkpoints(folder) as checkpoints:
                 assert checkpoints.latest == 4
-        outcome = train_loop.fit(folder, config, model.backbone, fresh(), loader(), save_every=2)
+        with train_loop.open_folder(folder, config):
+            outcome = train_loop.fit(folder, config, model.backbone, fresh(), loader(), save_every=2)
         assert outcome.finished
         ends[name] = outcome.state
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -67,7 +68,9 @@ def test_a_checkpoint_gives_back_raw_and_averaged_weights(tmp_path):
     state, train_batch = training(model)
     state, _ = train_batch(state, model.backbone, loader()[0])
     checkpoint.save_model(tmp_path / "model", model.backbone.config, named_weights(model.backbone).items())
-    train_loop.open_folder(tmp_path / "run", run_config(tmp_path / "model", 1, model.trm.config))
+    fingerprint = folders.read_config(tmp_path / "model")["fingerprint"]
+    with train_loop.open_folder(tmp_path / "run", run_config(tmp_path / "model", 1, model.trm.config, fingerprint)):
+        pass
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         checkpoint.load_model(tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
@@ -83,8 +86,8 @@ def fit(folder, num_batches: int = 4, held_out=None, spoil=lambda trm: trm, **op
     """A short run of a tiny model in a new folder."""
     model = tiny_model("residual", trained=False)
     config = run_config(folder, num_batches, model.trm.config)
-    train_loop.open_folder(folder, config)
-    return train_loop.fit(folder, config, model.backbone, spoil(model.trm), loader(), held_out, **options)
+    with train_loop.open_folder(folder, config):
+        return train_loop.fit(folder, config, model.backbone, spoil(model.trm), loader(), held_out, **options)
 
 
 def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
@@ -119,7 +122,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monk
         return batch
 
     monkeypatch.setattr(Loader, "__getitem__", poisoned)
-    with pytest.raises(NonFiniteError, match=r"batch 3: loss is nan at supervision step 1; .*checkpoints/2"):
+    with pytest.raises(NonFiniteError, match=r"batch 3: the loss is not finite at supervision step 1; .*checkpoints/2"):
         fit(tmp_path / "run", save_every=1)
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["1", "2"]
 
@@ -151,12 +154,20 @@ def test_metrics_and_learning_rate_follow_the_depth(tmp_path):
     assert [len(record["loss"]) for record in trained] == config.depths.tolist()
     schedule = make_schedule(config.train, config.optimizer_steps)
     assert trained[-1]["learning_rate"] == float(schedule(config.optimizer_steps - 1))
-    assert all(0 <= record["padding"] < 1 and record["peak_memory"] > 0 for record in trained)
+    assert all(0 <= record["padding"] < 1 for record in trained)
+    timings = read_metrics(tmp_path / "run/timings.jsonl")
+    assert [record["batch"] for record in timings] == [1, 2, 3, 4]
+    assert all(record["peak_memory"] > 0 and record["seconds"] > 0 for record in timings)
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
     config = run_config(tmp_path, 6, tiny_model("residual").trm.config)
-    train_loop.open_folder(tmp_path / "run", config)
-    train_loop.open_folder(tmp_path / "run", config)
-    with pytest.raises(CheckpointError, match="num_batches: 6 there, 7 now"):
-        train_loop.open_folder(tmp_path / "run", dataclasses.replace(config, num_batches=7))
+    other = dataclasses.replace(config, num_batches=7)
+    for _ in range(2):
+        with train_loop.open_folder(tmp_path / "run", config):
+            pass
+    with (
+        pytest.raises(CheckpointError, match="num_batches 6 there, 7 now"),
+        train_loop.open_folder(tmp_path / "run", other),
+    ):
+        pass

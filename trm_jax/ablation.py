@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax import checkpoint
+from trm_jax import checkpoint, folders
 from trm_jax.batches import Batch
 from trm_jax.compare import Evaluation, read_evaluation, shared_questions
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.flops import count_flops
 from trm_jax.intervals import Interval, bootstrap_accuracy, bootstrap_difference
-from trm_jax.metrics import read_metrics
+from trm_jax.metrics import METRICS, TIMINGS, read_metrics
 from trm_jax.model import abstract_trm
 from trm_jax.optimizer import make_optimizer, supervision_depths
 from trm_jax.qwen import Qwen, abstract_qwen
@@ -44,19 +44,19 @@ class Run:
 
 def read_run(folder: pathlib.Path) -> Run:
     """Of a finished run of train.py in its folder."""
-    config = checkpoint.read_config(folder)
+    config = folders.read_config(folder)
     trm, train = TRMConfig.from_json(config["trm"]), TrainConfig.from_json(config["train"])
     depths = supervision_depths(train, trm.supervision_steps, config["num_batches"])
-    qwen = QwenConfig.from_json(checkpoint.read_config(checkpoint.model_folder(folder))["backbone"])
+    qwen = QwenConfig.from_json(folders.read_config(folders.model_folder(folder))["backbone"])
     backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(qwen))
-    metrics = read_metrics(folder / "metrics.jsonl")
+    metrics, timings = read_metrics(folder / METRICS), read_metrics(folder / TIMINGS)
     return Run(
         batches=len(metrics),
         optimizer_steps=int(depths.sum()),
         parameters=count_weights(abstract_trm(backbone, trm)),
         block_calls=trm.passes * trm.calls,
         flops=training_flops(folder, config, backbone, trm, train, depths),
-        seconds=len(metrics) * statistics.median(record["seconds"] for record in metrics),
+        seconds=len(timings) * statistics.median(record["seconds"] for record in timings),
         loss=[record["held_out_loss"][-1] for record in metrics if "held_out_loss" in record][-1],
     )
 

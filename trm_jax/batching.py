@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.decode import DecodeConfig, DecodeState, Placement, Prompts, decode_step, decode_until, insert, prefill
+from trm_jax.config import QwenConfig
+from trm_jax.decode import (
+    DecodeConfig,
+    DecodeState,
+    GenerationError,
+    Placement,
+    Prompts,
+    decode_step,
+    decode_until,
+    insert,
+    prefill,
+)
 from trm_jax.device import free_memory
 from trm_jax.layout import for_decoding
 from trm_jax.model import QwenTRM
@@ -24,10 +35,6 @@ PREFILL_ROWS = 8  # prompts that are read together, at most: their caches exist 
 REFILL_SHARE = 8  # new prompts are read when one row in so many is free
 
 _log = logging.getLogger(__name__)
-
-
-class GenerationError(ValueError):
-    """Prompts or settings that cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +97,8 @@ def decode_config(
     """The settings of `generate`, and T; the model's own where None."""
     ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
     return DecodeConfig(
-        supervision_steps=supervision_steps or model.trm.config.supervision_steps,
-        recursions=recursions or model.trm.config.recursions,
+        supervision_steps=model.trm.config.supervision_steps if supervision_steps is None else supervision_steps,
+        recursions=model.trm.config.recursions if recursions is None else recursions,
         kv_cache=kv_cache or model.trm.config.kv_cache,
         head=head,
         end_tokens=tuple(sorted(ends)),
@@ -119,7 +126,7 @@ def generate_each(
     if not prompts:
         return
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    _check(prompts, limits, model.backbone.config.vocab_size)
+    _check(prompts, limits, model.backbone.config)
     rows = min(batch_size, len(prompts) * samples) // samples * samples
     if rows == 0:
         raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
@@ -203,7 +210,7 @@ def stream(
     model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: DecodeConfig, seed: int = 0
 ) -> Iterator[int]:
     """The new tokens of one prompt as they come, the end token included. Raises GenerationError."""
-    _check([prompt], [max_new_tokens], model.backbone.config.vocab_size)
+    _check([prompt], [max_new_tokens], model.backbone.config)
     capacity = round_up(len(prompt) + max_new_tokens, CAPACITY_STEP)
     require_room(model, config, 1, capacity)
     model = for_decoding(model)
@@ -272,12 +279,18 @@ def _power_of_two(count: int) -> int:
     return 2 ** (count - 1).bit_length()
 
 
-def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], vocab_size: int) -> None:
+def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], config: QwenConfig) -> None:
     if any(len(prompt) == 0 for prompt in prompts):
         raise GenerationError("every prompt needs at least one token")
     if min(limits) < 1:
         raise GenerationError(f"max_new_tokens is {min(limits)}; it must be at least 1")
-    highest = max(map(max, prompts))
+    longest, most = max(map(len, prompts)), max(limits)
+    if longest + most > config.max_length:
+        raise GenerationError(
+            f"a prompt of {longest:,} tokens and {most:,} new ones are more than the {config.max_length:,} of the backbone: "
+            "give shorter prompts, or fewer new tokens (--max-new-tokens)"
+        )
+    highest, vocab_size = max(map(max, prompts)), config.vocab_size
     if highest >= vocab_size or min(map(min, prompts)) < 0:
         raise GenerationError(
             f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"

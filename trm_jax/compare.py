@@ -1,14 +1,15 @@
 """Evaluations of the same questions, paired: which answers flipped, and what that allows to say."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from trm_jax.errors import listing
 from trm_jax.evaluate import EvaluationError
+from trm_jax.files import read_lines
 from trm_jax.intervals import Interval, accuracy, bootstrap_difference, flips, mcnemar
 
 NEEDED = ("question", "text", "extracted", "expected", "correct", "strict", "seconds")
@@ -43,18 +44,9 @@ class Comparison:
 def read_evaluation(path: pathlib.Path) -> Evaluation:
     """A file of eval_gsm8k.py. Raises EvaluationError, naming the line."""
     records = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            missing = [name for name in NEEDED if name not in record]
-        except (json.JSONDecodeError, TypeError):
-            raise EvaluationError(f"{path}, line {number} is no JSON object") from None
-        if missing:
-            raise EvaluationError(f"{path}, line {number} lacks {missing}: it is no record of eval_gsm8k.py")
+    for number, record in read_lines(path, EvaluationError):
+        if missing := [name for name in NEEDED if name not in record]:
+            raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of eval_gsm8k.py")
         records[record["question"]] = record
     if not records:
         raise EvaluationError(f"{path} holds no answers")

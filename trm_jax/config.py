@@ -1,11 +1,18 @@
 """What a model and a training are: frozen, hashable dataclasses, read from and written to JSON strictly."""
 
 import dataclasses
+import math
+import types
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args, get_origin
 
+from trm_jax.errors import UserError
 
-class ConfigError(ValueError):
+# Above those of any model there is: a folder that asks for more would only exhaust the memory.
+LARGEST_DIMENSION, MOST_LAYERS, MOST_CALLS = 2**24, 1024, 4096
+
+
+class ConfigError(UserError):
     """A configuration that this package cannot honour; the message says what to change."""
 
 
@@ -33,13 +40,31 @@ class _Config:
         if bad:
             raise ConfigError(f"{type(self).__name__}: must be between 0 and 1: {bad}")
 
-    def _require_choices(self) -> None:
-        """Every field annotated as a Literal holds one of its values."""
+    def _require_at_most(self, most: int, *names: str) -> None:
+        bad = {name: getattr(self, name) for name in names if getattr(self, name) > most}
+        if bad:
+            raise ConfigError(f"{type(self).__name__}: above {most:,}: {bad}")
+
+    def _require_types(self) -> None:
+        """Every field holds what it is annotated as; numbers are finite, a Literal is one of its values."""
         for field in dataclasses.fields(self):
-            allowed = get_args(field.type) if get_origin(field.type) is Literal else ()
-            if allowed and getattr(self, field.name) not in allowed:
-                value = getattr(self, field.name)
-                raise ConfigError(f"{type(self).__name__}.{field.name} is {value!r}, not one of {allowed}")
+            value = getattr(self, field.name)
+            if not _is_of(value, field.type):
+                kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).removeprefix("typing.")
+                raise ConfigError(f"{type(self).__name__}.{field.name} is {value!r:.80}; it must be {kind}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_of(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(one, get_args(kind)[0]) for one in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return value is None if kind is types.NoneType else type(value) is kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +84,16 @@ class QwenConfig(_Config):
     end_tokens: tuple[int, ...]  # any of these ends an answer
 
     def __post_init__(self):
-        object.__setattr__(self, "end_tokens", tuple(sorted(self.end_tokens)))  # a list, where it comes from JSON
-        self._require_positive(
-            "vocab_size", "width", "mlp_width", "num_layers", "num_heads", "num_kv_heads", "rope_theta", "max_length"
-        )
+        if isinstance(self.end_tokens, list):  # where they come from JSON
+            object.__setattr__(self, "end_tokens", tuple(self.end_tokens))
+        self._require_types()
+        object.__setattr__(self, "end_tokens", tuple(sorted(set(self.end_tokens))))
+        sizes = ("vocab_size", "width", "mlp_width", "num_heads", "num_kv_heads", "max_length")
+        self._require_positive(*sizes, "num_layers", "rope_theta", "norm_eps")
+        self._require_at_most(LARGEST_DIMENSION, *sizes)
+        self._require_at_most(MOST_LAYERS, "num_layers")
+        if not all(0 <= token < self.vocab_size for token in self.end_tokens):
+            raise ConfigError(f"end tokens {self.end_tokens} outside the vocabulary of {self.vocab_size} tokens")
         if self.width % self.num_heads or self.num_heads % self.num_kv_heads or self.head_size % 2:
             raise ConfigError(
                 f"width {self.width}, {self.num_heads} query heads and {self.num_kv_heads} key/value heads do not fit: "
@@ -83,8 +114,15 @@ class QwenConfig(_Config):
             raise ConfigError(f"model_type is {values.get('model_type')!r}; only Qwen2 and Qwen2.5 ('qwen2') convert")
         if values.get("hidden_act", "silu") != "silu":
             raise ConfigError(f"hidden_act is {values['hidden_act']!r}; the backbone computes 'silu'")
-        if values.get("use_sliding_window"):
-            raise ConfigError("use_sliding_window is true; the backbone computes full attention only")
+        kinds = values.get("layer_types") or ["full_attention"]
+        if (
+            values.get("use_sliding_window")
+            or not isinstance(kinds, list)
+            or set(map(str, kinds)) != {"full_attention"}
+        ):
+            raise ConfigError("some layers use a sliding window; the backbone computes full attention only")
+        if "quantization_config" in values:
+            raise ConfigError("the weights are quantised (quantization_config); take the model that was not quantised")
         needed = {
             "vocab_size": "vocab_size",
             "hidden_size": "width",
@@ -130,15 +168,17 @@ class QwenConfig(_Config):
 def _rope_theta(values: Mapping[str, Any]) -> float:
     """The rotary base: `rope_theta` (transformers 4) or `rope_parameters.rope_theta` (transformers 5), one required."""
     parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"rope_parameters is {parameters!r:.80}; it must be an object")
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
         raise ConfigError(f"rotary embedding of type {kind!r} is not supported, only 'default'")
-    found = {float(theta) for theta in (values.get("rope_theta"), parameters.get("rope_theta")) if theta is not None}
-    if len(found) != 1:
+    found = [theta for theta in (values.get("rope_theta"), parameters.get("rope_theta")) if theta is not None]
+    if not found or any(theta != found[0] for theta in found):
         raise ConfigError(
-            f"config.json must give one rotary base, rope_theta or rope_parameters.rope_theta; found {sorted(found)}"
+            f"config.json must give one rotary base, rope_theta or rope_parameters.rope_theta; found {found!r:.80}"
         )
-    return found.pop()
+    return found[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +197,12 @@ class TRMConfig(_Config):
     kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
 
     def __post_init__(self):
-        self._require_positive("latent_updates", "recursions", "supervision_steps")
+        self._require_types()
+        counts = ("latent_updates", "recursions", "supervision_steps")
+        self._require_positive(*counts)
+        self._require_at_most(MOST_CALLS, *counts)
         if self.num_kv_heads is not None:
             self._require_positive("num_kv_heads")
-        self._require_choices()
 
     def kv_heads(self, backbone: QwenConfig) -> int:
         """K, the key/value heads of the block. Raises ConfigError if they do not divide the query heads."""
@@ -235,7 +277,7 @@ class TrainConfig(_Config):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the computation; masters, moments and EMA are float32
 
     def __post_init__(self):
-        self._require_choices()
+        self._require_types()
         self._require_positive(
             "learning_rate", "alpha_rate", "clip_norm", "epochs", "batch_size", "accumulation", "max_length"
         )

@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy, which safetensors needs)
@@ -15,7 +15,11 @@ import safetensors
 import safetensors.numpy
 
 from trm_jax.config import ConfigError, QwenConfig
+from trm_jax.errors import listing
+from trm_jax.files import read_object
+from trm_jax.hub import HubError, require_hub
 from trm_jax.qwen import Qwen, abstract_qwen
+from trm_jax.tokenizer import check_tokenizer, read_tokenizer
 from trm_jax.weights import WeightsError, check_weights, named_weights
 
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -34,6 +38,7 @@ LAYER_KEYS = {
     "layers.mlp.up.kernel": "mlp.up_proj.weight",
     "layers.mlp.down.kernel": "mlp.down_proj.weight",
 }
+DTYPES = ("F32", "BF16", "F16")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,11 +59,12 @@ def find_model(name: str) -> pathlib.Path:
         raise ConfigError(f"{name!r} is neither a folder nor a hub id such as Qwen/Qwen2.5-Math-1.5B-Instruct")
     import huggingface_hub
 
+    require_hub(name)
     try:
         files = ["*.json", "*.safetensors", "merges.txt", "*.jinja"]
         return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise ConfigError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
+        raise HubError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
 
 
 def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
@@ -79,7 +85,7 @@ def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[t
     table = hugging_face_keys(config)
     assert table.keys() == weights.keys(), "the key table must name every weight of the backbone"
     files = _tensor_files(folder)
-    shapes = {key: _shape(path, key) for key, path in files.items() if not key.endswith("rotary_emb.inv_freq")}
+    shapes = {key: _shape(path, key) for key, path in files.items()}
     if config.tied_head and LM_HEAD in shapes:
         _require_tied(files)
         del shapes[LM_HEAD]
@@ -90,6 +96,8 @@ def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[t
         weight = np.empty(weights[name].shape, dtype)
         for layer, key in enumerate(keys):
             with _tensor(files[key], key) as tensor:
+                if not np.isfinite(tensor).all():
+                    raise WeightsError(f"{key} in {files[key]} holds numbers that are not finite")
                 (weight[layer] if name in LAYER_KEYS else weight)[...] = tensor.T if name.endswith("kernel") else tensor
         yield name, weight
 
@@ -113,6 +121,11 @@ def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: p
         copy_tokenizer(tokenizer_folder, folder)
 
 
+def require_tokenizer(folder: pathlib.Path, config: QwenConfig) -> None:
+    """Raises TokenizerError unless the folder has a ChatML tokenizer whose tokens the model knows."""
+    check_tokenizer(read_tokenizer(folder), config.vocab_size, folder)
+
+
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies whatever tokenizer files the source has."""
     target.mkdir(parents=True, exist_ok=True)
@@ -125,40 +138,78 @@ def read_config(folder: pathlib.Path) -> QwenConfig:
     """The config of a Hugging Face folder; its generation config may add end tokens. Raises ConfigError."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not a Hugging Face model folder: it has no config.json")
-    config = QwenConfig.from_hugging_face(json.loads((folder / "config.json").read_text()))
-    if (folder / "generation_config.json").is_file():
-        ends = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id", [])
-        ends = {*config.end_tokens, *(ends if isinstance(ends, list) else [ends])}
-        config = dataclasses.replace(config, end_tokens=tuple(ends))
+    try:
+        config = QwenConfig.from_hugging_face(read_object(folder / "config.json", ConfigError))
+        if (folder / "generation_config.json").is_file():
+            ends = read_object(folder / "generation_config.json", ConfigError).get("eos_token_id", [])
+            ends = (*config.end_tokens, *(ends if isinstance(ends, list) else [ends]))
+            config = dataclasses.replace(config, end_tokens=ends)
+    except ConfigError as error:
+        raise ConfigError(f"{folder} cannot be converted: {error}") from None
     return config
 
 
 def _tensor_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The file that each tensor of the folder is in."""
+    """The file that each tensor of the folder is in. Raises WeightsError."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
-        lost = sorted({path.name for path in files.values() if not path.is_file()})
-        if lost:
-            raise WeightsError(f"{index} names files that are not there: {lost}")
-        return files
-    single = folder / "model.safetensors"
-    if not single.is_file():
-        raise WeightsError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
-    with safetensors.safe_open(single, "np") as file:
-        return dict.fromkeys(file.keys(), single)
+    if not index.is_file():
+        if not (folder / "model.safetensors").is_file():
+            raise WeightsError(
+                f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json is there "
+                "(pickled weights, pytorch_model.bin, are not read)"
+            )
+        return _tensors([folder / "model.safetensors"])
+    places = read_object(index, WeightsError).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise WeightsError(f"{index} has no weight_map from tensors to files")
+    names = sorted(set(places.values()))
+    if outside := [name for name in names if pathlib.PurePath(name).name != name or "\0" in name]:
+        raise WeightsError(f"{index} names files outside its folder: {listing(outside)}")
+    if lost := [name for name in names if not (folder / name).is_file()]:
+        raise WeightsError(f"{index} names files that are not there: {listing(lost)}")
+    files = _tensors([folder / name for name in names])
+    if lost := [key for key in places if files.get(key) != folder / places[key]]:
+        raise WeightsError(f"{index} names tensors that are not in their files: {listing(lost)}")
+    return files
+
+
+def _tensors(paths: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """The tensors of several files, all of them of a type that a weight can have."""
+    files: dict[str, pathlib.Path] = {}
+    for path in paths:
+        with _opened(path) as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                if key.endswith("rotary_emb.inv_freq"):
+                    continue
+                if key in files:
+                    raise WeightsError(f"{key} is in two files, {files[key].name} and {path.name}")
+                if (dtype := file.get_slice(key).get_dtype()) not in DTYPES:
+                    raise WeightsError(f"{key} in {path} is of type {dtype}, none of {DTYPES}: is the model quantised?")
+                files[key] = path
+    return files
 
 
 def _shape(path: pathlib.Path, key: str) -> tuple[int, ...]:
-    with safetensors.safe_open(path, "np") as file:
+    with _opened(path) as file:
         return tuple(file.get_slice(key).get_shape())
 
 
 @contextlib.contextmanager
 def _tensor(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
     """One tensor; the file is opened for it alone, so that its pages leave memory when it does."""
-    with safetensors.safe_open(path, "np") as file:
+    with _opened(path) as file:
         yield file.get_tensor(key)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[safetensors.safe_open]:
+    """A safetensors file; the library has compared its header with its size. Raises WeightsError."""
+    try:
+        file = safetensors.safe_open(path, "np")
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged, or no safetensors file: {error}") from None
+    with file:
+        yield file
 
 
 def _tensor_shape(name: str, weight: jax.ShapeDtypeStruct) -> tuple[int, ...]:

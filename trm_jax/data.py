@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from trm_jax.errors import UserError
+from trm_jax.tokenizer import end_token
+
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-END_TOKEN = "<|im_end|>"
 STREAM_CHUNK = 512  # rows of a stream that are tokenised together
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be trained or evaluated on; the message says where and what to do."""
 
 
@@ -45,7 +47,7 @@ def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
 
 
 def encode_rows(rows: Sequence[dict[str, str]], tokenizer, keep_annotations: bool = False) -> list[Example]:
-    """Every row as an Example. Raises DataError if the tokenizer has no end token."""
+    """Every row as an Example. Raises TokenizerError if the tokenizer has no end token."""
     end = end_token(tokenizer)
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     solutions = [boxed_solution(row["answer"], keep_annotations) for row in rows]
@@ -74,11 +76,3 @@ def encode_stream(
     while chunk := list(itertools.islice(rows, STREAM_CHUNK)):
         examples = encode_rows(chunk, tokenizer, keep_annotations)
         yield from (example for example in examples if len(example.tokens) <= max_length)
-
-
-def end_token(tokenizer) -> int:
-    """The id of ChatML's end token. Raises DataError."""
-    token = tokenizer.convert_tokens_to_ids(END_TOKEN)
-    if token is None or token == tokenizer.unk_token_id:
-        raise DataError(f"the tokenizer has no {END_TOKEN}: it does not belong to a Qwen2 chat model")
-    return token

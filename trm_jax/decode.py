@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -11,8 +12,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from trm_jax import sampling
 from trm_jax.cache import KVCache
 from trm_jax.early_exit import refine_until_settled
+from trm_jax.errors import UserError
 from trm_jax.model import QwenTRM
 from trm_jax.qwen import project
+
+
+class GenerationError(UserError):
+    """Prompts or settings that cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +35,17 @@ class DecodeConfig:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1")
+        for name in ("supervision_steps", "recursions"):
+            if getattr(self, name) < 1:
+                raise GenerationError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise GenerationError(
+                f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1"
+            )
+        if self.early_exit is not None and (not self.early_exit >= 0 or self.head == "backbone"):
+            raise GenerationError(
+                f"early exit at {self.early_exit}: below 0, or the backbone alone has no steps to exit from"
+            )
 
     @property
     def passes(self) -> Int[Array, " P"]:

@@ -4,10 +4,11 @@ import os
 import pathlib
 import shutil
 
+from trm_jax.errors import UserError
 from trm_jax.programs import enable_compilation_cache
 
 
-class DeviceError(ValueError):
+class DeviceError(UserError):
     """A device that was asked for, or should be there, and that JAX does not see."""
 
 

@@ -1,6 +1,7 @@
 """A data set through generation, graded, one JSON line a question; an interrupted run continues where it stopped."""
 
 import collections
+import contextlib
 import json
 import pathlib
 import re
@@ -11,13 +12,29 @@ from typing import Any
 from trm_jax.answers import find_answer, majority, reference_answer, same_answer
 from trm_jax.batching import Answer
 from trm_jax.data import encode_prompts
+from trm_jax.errors import UserError, listing
+from trm_jax.files import lock_beside, locked, read_lines, read_object, write_whole
 from trm_jax.intervals import accuracy
 
+# What every record holds.
+RECORD = (
+    "index",
+    "question",
+    "expected",
+    "text",
+    "extracted",
+    "form",
+    "correct",
+    "strict",
+    "tokens",
+    "steps",
+    "seconds",
+)
 # Prompts to answers, as they end: `generate_each` with its settings.
 Generate = Callable[[list[list[int]]], Iterator[Answer]]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An output file that does not belong to this evaluation."""
 
 
@@ -38,8 +55,13 @@ def evaluate(
         progress: wraps the iteration over questions, `total` of them.
 
     Returns one record a question, in the order of `rows`, as `grade` makes it; its seconds are those since the question
-    before was done. Raises EvaluationError if the file's questions are others.
+    before was done. Raises EvaluationError if the file's questions are others, BusyError if another process writes it.
     """
+    with locked(lock_beside(output), output) if output else contextlib.nullcontext():
+        return _evaluate(rows, tokenizer, generate, output, samples, progress)
+
+
+def _evaluate(rows, tokenizer, generate, output, samples, progress) -> list[dict[str, Any]]:
     done = read_records(output, rows) if output else {}
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     todo = [index for index in range(len(rows)) if index not in done]
@@ -77,17 +99,15 @@ def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[
     path.parent.mkdir(parents=True, exist_ok=True)
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
-        found = json.loads(summary.read_text())
+        found = read_object(summary, EvaluationError)
         differences = [
             f"{name}: {found.get(name)!r} there, {settings[name]!r} now"
             for name in settings
             if found.get(name) != settings[name]
         ]
         if differences:
-            raise EvaluationError(
-                "\n  ".join([f"{path} is of another evaluation; give another --output:", *differences])
-            )
-    summary.write_text(json.dumps(settings, indent=2) + "\n")
+            raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(differences)}")
+    write_whole(summary, json.dumps(settings, indent=2) + "\n")
     return path
 
 
@@ -133,17 +153,25 @@ def _grade_text(text: str, expected: str | None) -> dict[str, Any]:
 
 
 def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int, dict[str, Any]]:
-    """The records that a file holds of these rows, by index; a last line cut short by a kill is removed from the file."""
+    """The records that a file holds of these rows, by index; a last line cut short by a kill is removed from the file.
+
+    Raises EvaluationError, naming the line.
+    """
     if not path.exists():
         return {}
     whole = path.read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
-    records = {record["index"]: record for record in map(json.loads, whole.decode().splitlines())}
-    for index, record in records.items():
-        if index < len(rows) and record["question"] != rows[index]["question"]:
+    if not whole.endswith(b"\n"):
+        write_whole(path, whole[: whole.rfind(b"\n") + 1])
+    records = {}
+    for number, record in read_lines(path, EvaluationError):
+        if missing := [name for name in RECORD if name not in record]:
+            raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of this version")
+        index = record["index"]
+        if not isinstance(index, int) or (index < len(rows) and record["question"] != rows[index]["question"]):
             raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
-    path.write_bytes(whole)
-    return {index: record for index, record in records.items() if index < len(rows)}
+        if index < len(rows):
+            records[index] = record
+    return records
 
 
 def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from trm_jax.answers import reference_answer
 from trm_jax.batches import NO_LABEL, Batch, Bucket
-from trm_jax.data import END_TOKEN, DataError, Example, boxed_solution, end_token
+from trm_jax.data import DataError, Example, boxed_solution
+from trm_jax.tokenizer import END_TOKEN, end_token
 
 BAR = 40  # characters of the longest bar
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from trm_jax.data import DataError
+from trm_jax.files import read_lines
+from trm_jax.hub import HubError, require_hub
 
 Row = dict[str, str]  # question, answer
 
@@ -33,6 +34,8 @@ class DataConfig:
     def __post_init__(self):
         if not self.sources:
             raise DataError("no data set: --data names at least one")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise DataError(f"--num-samples is {self.num_samples}; it must be at least 1")
         if self.weights and (len(self.weights) != len(self.sources) or min(self.weights) <= 0):
             raise DataError(
                 f"--data-weights needs one share above zero for each of the {len(self.sources)} sets in --data"
@@ -108,7 +111,7 @@ def iterate_rows(
         return iter(problems.split(split))
     path = pathlib.Path(source)
     if path.is_file():
-        return _text_columns(_read_lines(path), columns, lambda index: f"{path}, line {index}")
+        return _text_columns(read_lines(path, DataError), columns, lambda index: f"{path}, line {index}")
     if source not in HUB_SETS and (source.count("/") != 1 or path.suffix):
         raise DataError(f"no data set {source!r}: give 'gsm8k', 'demo', a hub id, or the path of a .jsonl file")
     return _text_columns(
@@ -121,20 +124,11 @@ def _load_hub(source: str, split: str, streaming: bool) -> Iterable[Mapping[str,
 
     name, _, configuration = source.partition(":")
     name, configuration = HUB_SETS.get(source, (name, configuration or None))
+    require_hub(source)
     try:
         return datasets.load_dataset(name, configuration, split=split, streaming=streaming)
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} cannot be had from the hub; a local .jsonl file serves as well: {error}") from None
-
-
-def _read_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{path}, line {number} is not JSON: {error}") from None
+        raise HubError(f"{source!r} cannot be had from the hub; a local .jsonl file serves as well: {error}") from None
 
 
 def _text_columns(
@@ -142,8 +136,6 @@ def _text_columns(
 ) -> Iterator[Row]:
     """Question and answer of each numbered row, whatever their columns are called."""
     for number, row in rows:
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where(number)}: not an object with a question and an answer")
         if columns is None:
             columns = next((pair for pair in COLUMNS if set(pair) <= row.keys()), None)
             if columns is None:
@@ -155,4 +147,7 @@ def _text_columns(
         texts = [row.get(name) for name in columns]
         if not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where(number)}: {columns[0]!r} and {columns[1]!r} must both be texts")
-        yield {"question": texts[0].strip(), "answer": texts[1].strip()}
+        question, answer = (text.strip() for text in texts)
+        if not question or not answer:
+            raise DataError(f"{where(number)}: {columns[0 if answer else 1]!r} is empty")
+        yield {"question": question, "answer": answer}

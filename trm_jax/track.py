@@ -3,10 +3,12 @@
 import pathlib
 from typing import Any, Literal, Protocol
 
+from trm_jax.errors import UserError
+
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
 
 
-class TrackerError(ValueError):
+class TrackerError(UserError):
     """A tracker that is not installed; the message says how to install it."""
 
 

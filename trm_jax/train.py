@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.batches import NO_LABEL, Batch
 from trm_jax.loss import cross_entropy
 from trm_jax.qwen import Hidden, Qwen
 from trm_jax.trm import TRM
-from trm_jax.weights import cast
+from trm_jax.weights import cast, named_weights
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
 
@@ -41,6 +41,19 @@ class Metrics:
     grad_norm: Float[Array, " N_sup"]  # before clipping
     weight_norm: Float[Array, " N_sup"]  # of the trained weights, after the step
     update_norm: Float[Array, " N_sup"]  # of what the step added to them
+    fault: Float[Array, " N_sup"]  # -1, or the index in `fault_places` of the first numbers that are not finite
+
+
+def fault_places(trm: TRM) -> list[str]:
+    """Where numbers can go bad in a supervision step, in the order in which they are computed."""
+    names = list(named_weights(trm))
+    return [
+        "the hidden states of the backbone",
+        *(f"the weight {name}" for name in names),
+        "the loss",
+        *(f"the gradient of {name}" for name in names),
+        *(f"the update of {name}" for name in names),
+    ]
 
 
 def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
@@ -72,8 +85,12 @@ def make_train_batch(
             (grads, loss, correct), (answers, latents) = jax.lax.scan(
                 micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
             )
+            before = state.trm
             state, updates = _update(state, grads, optimizer, ema_decay)
-            found = Metrics(loss, correct / labelled, *map(optax.tree.norm, (grads, state.trm, updates)))
+            weights, slopes, moves = map(jax.tree.leaves, (before, grads, updates))
+            fault = _first_fault([hidden, *weights, loss, *slopes, *moves])
+            norms = map(optax.tree.norm, (grads, state.trm, updates))
+            found = Metrics(loss, correct / labelled, *norms, fault)
             metrics = jax.tree.map(lambda values, value: values.at[index].set(value), metrics, found)
             return state, answers, latents, metrics
 
@@ -105,6 +122,16 @@ def make_eval_batch(dtype) -> Callable[[TRM, Qwen, Batch], tuple[Float[Array, " 
         return losses, jnp.sum(batch.labels != NO_LABEL)
 
     return eval_batch
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _first_fault(places: list[Any]) -> Float[Array, ""]:
+    """The index of the first of these trees that holds a number that is not finite, or -1."""
+    bad = ~jnp.stack([_all_finite(place) for place in places])
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.float32)
 
 
 def _micro_batch(trm: TRM, backbone: Qwen, first, labelled, dtype, sums, inputs):

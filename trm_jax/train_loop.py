@@ -1,11 +1,13 @@
 """A training run in a folder: batches through `train_batch`, checkpoints, metrics, held-out loss, a clean end."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,8 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from trm_jax.batches import Batch, Loader, StreamLoader
-from trm_jax.checkpoint import HELD_OUT_LOSS, CheckpointError, Checkpoints, read_config, write_config
 from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.device import free_memory
+from trm_jax.errors import UserError, listing
+from trm_jax.files import locked
+from trm_jax.folders import CheckpointError, read_config, write_config
 from trm_jax.loss import CHUNK
 from trm_jax.metrics import MetricsLog, NonFiniteError, plot_loss
 from trm_jax.optimizer import make_optimizer, make_schedule, supervision_depths
@@ -23,7 +28,8 @@ from trm_jax.programs import Programs
 from trm_jax.qwen import Qwen
 from trm_jax.sources import DataConfig
 from trm_jax.track import TrackerName, open_tracker
-from trm_jax.train import TrainState, make_eval_batch, make_train_batch, new_state
+from trm_jax.train import TrainState, fault_places, make_eval_batch, make_train_batch, new_state
+from trm_jax.training_states import HELD_OUT_LOSS, Checkpoints
 from trm_jax.trm import TRM
 from trm_jax.weights import count_weights
 
@@ -33,6 +39,7 @@ class RunConfig:
     """What makes a run this run and no other; a folder resumes only the same."""
 
     model: pathlib.Path  # the model folder of the frozen backbone
+    backbone: str  # the fingerprint of its weights
     data: DataConfig
     held_out: int  # rows that are kept out of training, for the held-out loss
     num_batches: int
@@ -66,23 +73,41 @@ class Outcome:
     finished: bool  # False after SIGTERM
 
 
-def open_folder(folder: pathlib.Path, config: RunConfig) -> None:
-    """Makes the folder of a new run, or checks that the one there is of the same run. Raises CheckpointError."""
-    values = config.to_json(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, values)
-        return
-    found = read_config(folder)
-    differences = [
-        f"{name}: {found.get(name)!r} there, {values[name]!r} now"
-        for name in values
-        if name != "model" and found.get(name) != values[name]
-    ]
-    if differences:
-        raise CheckpointError(
-            "\n  ".join([f"{folder} holds another run; give another --output, or the same options:", *differences])
-        )
+class TooLargeError(UserError):
+    """A training that would not fit; the message says what to make smaller."""
+
+
+@contextlib.contextmanager
+def open_folder(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
+    """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
+
+    Raises CheckpointError, or BusyError if another process is at work in the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: give another --output")
+    lock, values = folder / ".lock", config.to_json(folder)
+    with locked(lock, folder):
+        if all(path == lock for path in folder.iterdir()):
+            write_config(folder, values)
+        found = read_config(folder)
+        differences = [
+            f"{name} {there!r} there, {here!r} now"
+            for name in values
+            if name != "model"
+            for name, there, here in _differences(name, found.get(name), values[name])
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{folder} holds another run; give another --output, or the same options: {listing(differences)}"
+            )
+        yield
+
+
+def _differences(name: str, there: Any, here: Any) -> list[tuple[str, Any, Any]]:
+    """What differs between two parts of a config, by the names of the innermost fields."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [found for key in here for found in _differences(f"{name}.{key}", there.get(key), here[key])]
+    return [] if there == here else [(name, there, here)]
 
 
 def fit(
@@ -98,7 +123,7 @@ def fit(
     """Trains to the end of the run, from its newest checkpoint if it has one, or until SIGTERM.
 
     Args:
-        folder: made by `open_folder`; gets `checkpoints/`, `metrics.jsonl`, `loss.png`.
+        folder: as `open_folder` holds it open; gets `checkpoints/`, `metrics.jsonl`, `timings.jsonl`, `loss.png`.
         backbone: in the type to compute in.
         trm: untrained, float32.
         held_out: what the loss is measured on at each checkpoint, with the EMA weights; the best checkpoint stays.
@@ -119,7 +144,7 @@ def fit(
         start = int(state.batches)
         schedule = make_schedule(config.train, config.optimizer_steps)
         learning_rates = np.asarray(schedule(np.arange(config.optimizer_steps)))
-        log = MetricsLog(folder / "metrics.jsonl", start, learning_rates, int(state.steps), tracker)
+        log = MetricsLog(folder, start, learning_rates, int(state.steps), fault_places(trm), tracker)
         bar = tqdm(range(start, config.num_batches), "training", config.num_batches, unit="batch", initial=start)
         for index in bar:
             batch, depth = loader[index], int(depths[index])
@@ -188,6 +213,15 @@ def _describe_training(state: TrainState, backbone: Qwen, batch: Batch, *depth) 
 
 def _describe_held_out(ema: TRM, backbone: Qwen, batch: Batch) -> str:
     return "held-out loss on {1} rows of {2} tokens".format(*batch.tokens.shape)
+
+
+def require_memory(needed: int) -> None:
+    """Raises TooLargeError if the device has less than `needed` bytes free."""
+    if needed > (free := free_memory()):
+        raise TooLargeError(
+            f"training needs about {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} GiB are free: a smaller --batch-size or "
+            "--max-length needs less (--accumulation keeps the batch as large)"
+        )
 
 
 def expected_memory(backbone: Qwen, trm: TRM, config: RunConfig, loader: Loader | StreamLoader) -> int:

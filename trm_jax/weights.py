@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+
+from trm_jax.errors import UserError, listing
 
 Tree = TypeVar("Tree")
 
 
-class WeightsError(ValueError):
-    """Weights that do not fit the module they are meant for; the message lists every fault."""
+class WeightsError(UserError):
+    """Weights that do not fit the module they are meant for; the message lists all kinds of faults."""
 
 
 def named_weights(tree: Any) -> dict[str, jax.Array]:
@@ -21,7 +24,7 @@ def named_weights(tree: Any) -> dict[str, jax.Array]:
 def with_weights(tree: Tree, weights: Mapping[str, Any]) -> Tree:
     """The tree with its arrays replaced by those of the same names.
 
-    Raises WeightsError if names or shapes differ, listing all of them.
+    Raises WeightsError if names or shapes differ.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     check_weights({_name(path): leaf.shape for path, leaf in paths}, {name: w.shape for name, w in weights.items()})
@@ -31,16 +34,28 @@ def with_weights(tree: Tree, weights: Mapping[str, Any]) -> Tree:
 def check_weights(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str = ""
 ) -> None:
-    """Raises WeightsError with all faults in one message unless both map the same names to the same shapes."""
-    faults = [f"missing: {name} {tuple(expected[name])}" for name in expected if name not in found]
-    faults += [f"not used: {name} {tuple(found[name])}" for name in found if name not in expected]
-    faults += [
-        f"shape of {name}: {tuple(found[name])}, expected {tuple(expected[name])}"
+    """Raises WeightsError, all kinds of faults in one message, unless both map the same names to the same shapes."""
+    missing = [f"{name} {list(expected[name])}" for name in expected if name not in found]
+    unused = [f"{name} {list(found[name])}" for name in found if name not in expected]
+    shapes = [
+        f"{name} is {list(found[name])}, expected {list(expected[name])}"
         for name in expected
         if name in found and tuple(found[name]) != tuple(expected[name])
     ]
-    if faults:
-        raise WeightsError("\n  ".join([f"the weights{where} do not fit:", *faults]))
+    kinds = {"missing": missing, "not used": unused, "of another shape": shapes}
+    if faults := [f"{kind}: {listing(names)}" for kind, names in kinds.items() if names]:
+        raise WeightsError(f"the weights{where} do not fit; {'; '.join(faults)}")
+
+
+def first_bad_weight(tree: Any) -> str | None:
+    """The name of the first weight with a number that is not finite."""
+    finite = jax.device_get(_finite(list(named_weights(tree).values())))
+    return next((name for name, is_finite in zip(named_weights(tree), finite, strict=True) if not is_finite), None)
+
+
+@jax.jit
+def _finite(weights: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.isfinite(weight).all() for weight in weights]
 
 
 def cast(tree: Tree, dtype) -> Tree:
