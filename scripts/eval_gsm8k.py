@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import json
-import logging
 import pathlib
 from typing import Literal
 
 from trm_jax import cli
 from trm_jax.errors import UserError
+from trm_jax.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,6 @@ def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("trm_jax").setLevel(logging.INFO)  # says how large the caches are
     choose_device(options.device)
     from tqdm import tqdm
 
@@ -110,8 +108,8 @@ def main(options: Options) -> None:
         seed=options.seed,
     )
     progress = functools.partial(tqdm, unit="question")
-    summary = settings | summarize(evaluate(rows, tokenizer, answer, output, options.samples, progress))
-    output.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+    summary = settings | summarize(evaluate(rows, tokenizer, answer, output, settings, options.samples, progress))
+    write_whole(output.with_suffix(".json"), json.dumps(summary, indent=2) + "\n")
     print(
         f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "
         f"{100 * summary['accuracy_high']:.1f} ({summary['correct']} of {summary['questions']}, "

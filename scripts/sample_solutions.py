@@ -6,12 +6,12 @@ Started again with the same options, it goes on behind the last question answere
 import dataclasses
 import functools
 import json
-import logging
 import pathlib
 from typing import Literal
 
 from trm_jax import cli
 from trm_jax.errors import UserError
+from trm_jax.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,6 @@ class Options(cli.CommonOptions):
 def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("trm_jax").setLevel(logging.INFO)  # says how large the caches are
     choose_device(options.device)
     from tqdm import tqdm
 
@@ -82,9 +80,10 @@ def main(options: Options) -> None:
         samples=options.samples,
         seed=options.seed,
     )
-    records = evaluate(rows, tokenizer, answer, samples, options.samples, functools.partial(tqdm, unit="question"))
+    progress = functools.partial(tqdm, unit="question")
+    records = evaluate(rows, tokenizer, answer, samples, settings | drawing, options.samples, progress)
     counts = write_solutions(options.output, records, options.keep)
-    options.output.with_suffix(".json").write_text(json.dumps(settings | drawing | counts, indent=2) + "\n")
+    write_whole(options.output.with_suffix(".json"), json.dumps(settings | drawing | counts, indent=2) + "\n")
     print(
         f"{counts['right']:,} of {counts['samples']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
         f"a box\n{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"

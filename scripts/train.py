@@ -5,10 +5,12 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from trm_jax import cli
+from trm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from trm_jax.config import TrainConfig, TRMConfig
     from trm_jax.sources import DataConfig
+    from trm_jax.train_loop import RunConfig
     from trm_jax.training_set import TrainingSet
 
 EVAL_BATCH, MAX_NEW_TOKENS = 8, 512  # of the evaluation at the end
@@ -118,6 +120,8 @@ def main(options: Options) -> None:
 
     options.require(1, "max_batches", "save_every")
     options.require(0, "held_out", "eval_limit")
+    if options.streaming and options.max_batches is None:
+        raise UserError("--streaming needs --max-batches: a stream does not tell how long it is")
     trm_config, train_config, data_config = configs(options)
     folder = folders.model_folder(options.model)
     tokenizer = checkpoint.load_tokenizer(folder)
@@ -135,6 +139,7 @@ def main(options: Options) -> None:
         trm=trm_config,
         train=train_config,
     )
+    require_fit(run, training_set)
     with train_loop.open_folder(options.output, run):
         backbone = checkpoint.load_backbone(folder, train_config.dtype)
         trm = new_trm(backbone, trm_config, train_config.seed)
@@ -196,14 +201,31 @@ def configs(options: Options) -> "tuple[TRMConfig, TrainConfig, DataConfig]":
 
 def count_batches(options: Options, training_set: "TrainingSet", epochs: int) -> int:
     from trm_jax import demo
-    from trm_jax.data import DataError
 
     limit = options.max_batches or (demo.MAX_BATCHES if options.data == ("demo",) else None)
-    if training_set.batches_per_epoch is None:
-        if limit is None:
-            raise DataError("--streaming needs --max-batches: a stream does not tell how long it is")
-        return limit
-    return min(filter(None, (training_set.batches_per_epoch * epochs, limit)))
+    whole = training_set.batches_per_epoch and training_set.batches_per_epoch * epochs
+    return min(filter(None, (whole, limit)))
+
+
+def require_fit(run: "RunConfig", training_set: "TrainingSet") -> None:
+    """Raises a UserError if rows are longer than the backbone was trained for, or the batches do not fit into memory."""
+    import jax
+
+    from trm_jax import train_loop
+    from trm_jax.checkpoint import read_backbone_config
+    from trm_jax.data import DataError
+    from trm_jax.model import abstract_trm
+    from trm_jax.qwen import abstract_qwen
+    from trm_jax.weights import cast
+
+    config, longest = read_backbone_config(run.model), training_set.loader.buckets[-1].length
+    if longest > config.max_length:
+        raise DataError(
+            f"rows of {longest:,} tokens are longer than the backbone's {config.max_length:,}: lower --max-length"
+        )
+    backbone = jax.eval_shape(lambda weights: cast(weights, run.train.dtype), abstract_qwen(config))
+    trm = abstract_trm(backbone, run.trm)
+    train_loop.require_memory(train_loop.expected_memory(backbone, trm, run, training_set.loader))
 
 
 def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet") -> None:
@@ -213,7 +235,6 @@ def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet"
 
     config, train = run.trm, run.train
     memory = train_loop.expected_memory(backbone, trm, run, training_set.loader)
-    train_loop.require_memory(memory)
     held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
     print(
         f"device        {describe_device()}, computing in {train.dtype}\n"

@@ -16,7 +16,7 @@ import numpy as np
 from trm_jax import checkpoint, folders
 from trm_jax.batches import Batch
 from trm_jax.compare import Evaluation, read_evaluation, shared_questions
-from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
+from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.flops import count_flops
 from trm_jax.intervals import Interval, bootstrap_accuracy, bootstrap_difference
 from trm_jax.metrics import METRICS, TIMINGS, read_metrics
@@ -47,7 +47,7 @@ def read_run(folder: pathlib.Path) -> Run:
     config = folders.read_config(folder)
     trm, train = TRMConfig.from_json(config["trm"]), TrainConfig.from_json(config["train"])
     depths = supervision_depths(train, trm.supervision_steps, config["num_batches"])
-    qwen = QwenConfig.from_json(folders.read_config(folders.model_folder(folder))["backbone"])
+    qwen = checkpoint.read_backbone_config(folders.model_folder(folder))
     backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(qwen))
     metrics, timings = read_metrics(folder / METRICS), read_metrics(folder / TIMINGS)
     return Run(

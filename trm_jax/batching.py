@@ -124,16 +124,13 @@ def generate_each(
     is logged before they are made. Raises GenerationError, also if they do not fit into the device's memory.
     """
     if not prompts:
-        return
+        return iter(())
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     _check(prompts, limits, model.backbone.config)
     rows = min(batch_size, len(prompts) * samples) // samples * samples
     if rows == 0:
         raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
-    batch = _Batch(for_decoding(model), prompts, limits, config, rows, samples, seed)
-    while batch.waiting or batch.busy:
-        batch.refill()
-        yield from batch.advance()
+    return _Batch(for_decoding(model), prompts, limits, config, rows, samples, seed).run()
 
 
 class _Batch:
@@ -154,6 +151,11 @@ class _Batch:
     @property
     def busy(self) -> bool:
         return any(owner is not None for owner in self._owners)
+
+    def run(self) -> Iterator[Answer]:
+        while self.waiting or self.busy:
+            self.refill()
+            yield from self.advance()
 
     def refill(self) -> None:
         """Reads prompts into the free rows."""

@@ -69,11 +69,16 @@ def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> Qwe
 
 def load_backbone(folder: pathlib.Path, dtype=None) -> Qwen:
     """The backbone of a model folder."""
-    abstract = abstract_qwen(QwenConfig.from_json(read_config(folder)["backbone"]))
+    abstract = abstract_qwen(read_backbone_config(folder))
     backbone = _load_weights(folder / "backbone", abstract, dtype)
     if bad := first_bad_weight(backbone):
         raise CheckpointError(f"the backbone in {folder} holds numbers that are not finite in {bad}")
     return backbone
+
+
+def read_backbone_config(folder: pathlib.Path) -> QwenConfig:
+    """Of a model folder."""
+    return QwenConfig.from_json(read_config(folder)["backbone"])
 
 
 def load_tokenizer(path: str | os.PathLike):

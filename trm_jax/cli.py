@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import pathlib
 import re
 import sys
@@ -43,6 +44,8 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     """
     script = pathlib.Path(sys.argv[0]).name
     parsed = _parse(options, description, script)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("trm_jax").setLevel(logging.INFO)
     try:
         main(parsed)
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
         [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}] for question in questions
     ]
     texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in conversations]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def encode_rows(rows: Sequence[dict[str, str]], tokenizer, keep_annotations: bool = False) -> list[Example]:
@@ -51,7 +51,7 @@ def encode_rows(rows: Sequence[dict[str, str]], tokenizer, keep_annotations: boo
     end = end_token(tokenizer)
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     solutions = [boxed_solution(row["answer"], keep_annotations) for row in rows]
-    answers = tokenizer(solutions, add_special_tokens=False)["input_ids"] if solutions else []
+    answers = tokenizer(solutions, add_special_tokens=False, verbose=False)["input_ids"] if solutions else []
     return [
         Example(np.array([*prompt, *answer, end], np.int32), len(prompt))
         for prompt, answer in zip(prompts, answers, strict=True)

@@ -43,6 +43,7 @@ def evaluate(
     tokenizer,
     generate: Generate,
     output: pathlib.Path | None = None,
+    settings: dict[str, Any] | None = None,
     samples: int = 1,
     progress: Callable[..., Iterable] = lambda answers, total: answers,
 ) -> list[dict[str, Any]]:
@@ -51,6 +52,7 @@ def evaluate(
     Args:
         rows: `question` and `answer` (with its `####` line or box).
         output: a file that gets one JSON line a question, as they are answered; lines that it holds already are kept.
+        settings: noted in the summary beside the output, for `open_output` to compare when the evaluation goes on.
         samples: answers that `generate` gives to each question; the answer that most of them end in is graded.
         progress: wraps the iteration over questions, `total` of them.
 
@@ -58,10 +60,10 @@ def evaluate(
     before was done. Raises EvaluationError if the file's questions are others, BusyError if another process writes it.
     """
     with locked(lock_beside(output), output) if output else contextlib.nullcontext():
-        return _evaluate(rows, tokenizer, generate, output, samples, progress)
+        return _evaluate(rows, tokenizer, generate, output, settings or {}, samples, progress)
 
 
-def _evaluate(rows, tokenizer, generate, output, samples, progress) -> list[dict[str, Any]]:
+def _evaluate(rows, tokenizer, generate, output, settings, samples, progress) -> list[dict[str, Any]]:
     done = read_records(output, rows) if output else {}
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     todo = [index for index in range(len(rows)) if index not in done]
@@ -74,6 +76,9 @@ def _evaluate(rows, tokenizer, generate, output, samples, progress) -> list[dict
         done[index] = grade(index, rows[index], texts, answers, now - started)
         started = now
         if output:
+            if not output.exists():
+                output.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(output.with_suffix(".json"), json.dumps(settings, indent=2) + "\n")
             with output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[index], ensure_ascii=False) + "\n")
     return [done[index] for index in range(len(rows))]
@@ -89,14 +94,13 @@ def _by_question(answers: Iterable[Answer], samples: int) -> Iterator[tuple[int,
 
 
 def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
-    """The file for the records of an evaluation with these settings, which are noted in a summary beside it.
+    """The file for the records of an evaluation with these settings, which a summary beside it notes.
 
     Without a path, a file in `folder` that is named by the settings. Raises EvaluationError if the file is of others.
     """
     if path is None:
         words = "-".join(pathlib.Path(str(value)).stem for value in settings.values())
         path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
@@ -107,7 +111,6 @@ def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[
         ]
         if differences:
             raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(differences)}")
-    write_whole(summary, json.dumps(settings, indent=2) + "\n")
     return path
 
 

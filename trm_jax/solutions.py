@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trm_jax.files import write_whole
+
 
 def right_solutions(record: dict[str, Any], keep: int) -> Iterator[dict[str, str]]:
     """Rows for training from a graded question, at most `keep` different ones; the right answer stands in a box."""
@@ -18,7 +20,7 @@ def write_solutions(path: pathlib.Path, records: Sequence[dict[str, Any]], keep:
     """Writes the right solutions of all questions as JSON lines, and returns what there is to say of them."""
     kept = [list(right_solutions(record, keep)) for record in records]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for rows in kept for row in rows]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_whole(path, "".join(lines))
     samples = [sample for record in records for sample in record.get("samples", [record])]
     return {
         "questions": len(records),

@@ -112,6 +112,8 @@ def iterate_rows(
     path = pathlib.Path(source)
     if path.is_file():
         return _text_columns(read_lines(path, DataError), columns, lambda index: f"{path}, line {index}")
+    if path.suffix in (".jsonl", ".json"):
+        raise DataError(f"there is no file {source}")
     if source not in HUB_SETS and (source.count("/") != 1 or path.suffix):
         raise DataError(f"no data set {source!r}: give 'gsm8k', 'demo', a hub id, or the path of a .jsonl file")
     return _text_columns(

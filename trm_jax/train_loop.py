@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from trm_jax.errors import UserError, listing
 from trm_jax.files import locked
 from trm_jax.folders import CheckpointError, read_config, write_config
 from trm_jax.loss import CHUNK
-from trm_jax.metrics import MetricsLog, NonFiniteError, plot_loss
+from trm_jax.metrics import METRICS, MetricsLog, NonFiniteError, plot_loss
 from trm_jax.optimizer import make_optimizer, make_schedule, supervision_depths
 from trm_jax.programs import Programs
 from trm_jax.qwen import Qwen
@@ -31,7 +32,7 @@ from trm_jax.track import TrackerName, open_tracker
 from trm_jax.train import TrainState, fault_places, make_eval_batch, make_train_batch, new_state
 from trm_jax.training_states import HELD_OUT_LOSS, Checkpoints
 from trm_jax.trm import TRM
-from trm_jax.weights import count_weights
+from trm_jax.weights import count_bytes, count_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +82,15 @@ class TooLargeError(UserError):
 def open_folder(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
     """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
 
-    Raises CheckpointError, or BusyError if another process is at work in the folder.
+    Raises CheckpointError, or BusyError if another process is at work in the folder. A new folder is removed again if its
+    run ends in a UserError before its first batch.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: give another --output")
     lock, values = folder / ".lock", config.to_json(folder)
     with locked(lock, folder):
-        if all(path == lock for path in folder.iterdir()):
+        is_new = all(path == lock for path in folder.iterdir())
+        if is_new:
             write_config(folder, values)
         found = read_config(folder)
         differences = [
@@ -100,7 +103,12 @@ def open_folder(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
             raise CheckpointError(
                 f"{folder} holds another run; give another --output, or the same options: {listing(differences)}"
             )
-        yield
+        try:
+            yield
+        except UserError:
+            if is_new and not (folder / METRICS).exists():
+                shutil.rmtree(folder)
+            raise
 
 
 def _differences(name: str, there: Any, here: Any) -> list[tuple[str, Any, Any]]:
@@ -227,10 +235,11 @@ def require_memory(needed: int) -> None:
 def expected_memory(backbone: Qwen, trm: TRM, config: RunConfig, loader: Loader | StreamLoader) -> int:
     """An estimate of the memory that training needs at its longest bucket, bytes.
 
-    Weights, moments, EMA and gradients are counted; activations of the one differentiated pass are estimated.
+    Weights, moments, EMA and gradients are counted; activations of the one differentiated pass are estimated. Backbone and
+    recursion may be abstract.
     """
     size = jnp.dtype(config.train.dtype).itemsize
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(backbone))
+    weights = count_bytes(backbone)
     state = count_weights(trm) * (4 * 5 + size)  # masters, two moments, EMA, gradient; a copy to compute with
     width, tokens = backbone.config.width, config.train.batch_size * loader.buckets[-1].length
     hidden = tokens * config.train.accumulation * width * size * 7  # four levels, x, y, z of every micro-batch

@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-from trm_jax.batches import Bucket, Loader, StreamLoader
+from trm_jax.batches import Bucket, Loader, StreamLoader, pad_batch
 from trm_jax.config import TrainConfig
 from trm_jax.data import DataError, Example, encode_examples, encode_stream
 from trm_jax.inspection import check_trainable, show_lengths, show_rows
 from trm_jax.sources import DataConfig, stream_rows, training_rows
 
 SAMPLE = 1024  # rows of a stream that are looked at before training
+CHECKED = 64  # rows of which it is checked what would be learned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
         loader = _stream_loader(config, train, tokenizer, kept_out)
     else:
         loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
-    check_trainable(rows, loader[0], tokenizer)
+    checked = trained[:CHECKED]
+    check_trainable(rows, pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
     return TrainingSet(loader, _held_out_loader(held_out, train), trained, dropped)
 
 
@@ -77,7 +79,9 @@ def _held_out_loader(examples: Sequence[Example], train: TrainConfig) -> Loader 
     """All in one shape, so that the held-out loss needs one program."""
     if not examples:
         return None
-    longest = Bucket(
-        max(len(example.tokens) for example in examples), max(example.answer_length for example in examples)
-    )
-    return Loader(examples, train.batch_size, buckets=[longest])
+    return Loader(examples, train.batch_size, buckets=[_longest(examples)])
+
+
+def _longest(examples: Sequence[Example]) -> Bucket:
+    """The shape that all of these fit into."""
+    return Bucket(max(len(example.tokens) for example in examples), max(example.answer_length for example in examples))
