@@ -24,6 +24,8 @@ class _Config:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Builds the config from a JSON object that has exactly its fields. Raises ConfigError."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__} is {values!r:.80}; it must be an object")
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:

@@ -64,7 +64,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is neither a model folder nor a training folder: it has no config.json")
     values = read_object(path, CheckpointError)
     kind = values.get("kind")
-    if kind not in NEEDED:
+    if not isinstance(kind, str) or kind not in NEEDED:
         raise CheckpointError(f"{path} is not from trm_jax; a Hugging Face folder needs scripts/convert_qwen.py first")
     if values.get("format") != FORMAT:
         raise CheckpointError(
