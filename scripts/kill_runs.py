@@ -1,7 +1,7 @@
 """Kills conversions, trainings and evaluations of the demo in every phase, starts them again, and compares how they end.
 
-SIGKILL and SIGTERM take turns. After each kill, what was saved before must still be whole; in the end everything must be, bit for
-bit, what a run left alone gives. Exit status 1 if it is not.
+SIGKILL and SIGTERM take turns. After each kill, what was saved before must still be whole; in the end everything must be,
+bit for bit, what a run left alone gives. Exit status 1 if it is not.
 """
 
 import dataclasses
@@ -14,18 +14,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from trm_jax import cli
 
 SCRIPTS = pathlib.Path(__file__).parent
-TRAINING = "--batch-size 8 --save-every 2 --eval-limit 0 --held-out 16 --num-samples 400 --epochs 1000 --random-depth --device cpu"
+TRAINING = "--batch-size 8 --save-every 2 --eval-limit 0 --held-out 16 --num-samples 400 --epochs 1000 --random-depth"
+
+
+Phase = Literal["converting", "tokenising", "compiling", "training", "saving", "evaluating"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(cli.CommonOptions):
     kills: int = 4
-    """In each phase: converting, tokenising, compiling, training, saving, evaluating."""
+    """In each phase."""
+    phases: tuple[Phase, ...] = get_args(Phase)
+    """Of which job to kill when."""
     max_batches: int = 120
     """Batches of the trainings."""
     seed: int = 0
@@ -50,7 +55,8 @@ def main(options: Options) -> None:
         root = pathlib.Path(name)
         whole = {kind: job(kind, root / "whole", options) for kind in ("convert", "train", "evaluate")}
         seconds = {kind: finish(one, root / "log") for kind, one in whole.items()}
-        for phase, (kind, is_reached, spread) in phases(root / "log").items():
+        for phase in options.phases:
+            kind, is_reached, spread = moments(root / "log")[phase]
             tested = job(kind, root / phase, options, model=root / "whole/model", run=root / "whole/run")
             for number in range(options.kills):
                 saved = tested.saved()
@@ -64,7 +70,7 @@ def main(options: Options) -> None:
             finish(tested, root / "log")
             if tested.end() != whole[kind].end():
                 faults.append(f"{phase}: ends differently from what was left alone")
-    print(f"{kills} kills in {len(phases(root))} phases; {len(faults)} faults", *faults, sep="\n")
+    print(f"{kills} kills; {len(faults)} faults", *faults, sep="\n")
     if faults:
         sys.exit(1)
 
@@ -74,24 +80,20 @@ def job(kind: str, folder: pathlib.Path, options: Options, model=None, run=None)
     model, run, answers = model or folder / "model", run or folder / "run", folder / "answers.jsonl"
     if kind == "convert":
         own = folder / "model"
-        return Job(
-            [str(SCRIPTS / "convert_qwen.py"), "--output", str(own)], lambda: saved_model(own), lambda: final_model(own)
-        )
+        command = [str(SCRIPTS / "convert_qwen.py"), "--output", str(own)]
+        return Job(command, lambda: saved_model(own), lambda: final_model(own))
     if kind == "train":
         own = folder / "run"
         command = [str(SCRIPTS / "train.py"), "--model", str(model), "--output", str(own), *TRAINING.split()]
         command += ["--max-batches", str(options.max_batches)]
         return Job(command, lambda: saved_batches(own), lambda: final_state(own))
     command = [str(SCRIPTS / "eval_gsm8k.py"), "--checkpoint", str(run), "--data", "demo", "--output", str(answers)]
-    return Job(
-        [*command, "--limit", "256", "--batch-size", "8"],
-        lambda: saved_answers(answers),
-        lambda: final_answers(answers),
-    )
+    command += ["--limit", "256", "--batch-size", "8"]
+    return Job(command, lambda: saved_answers(answers), lambda: final_answers(answers))
 
 
-def phases(log: pathlib.Path) -> dict[str, tuple[str, Callable[[Job], bool], float]]:
-    """By name: the kind of job, whether it has reached the phase, and which share of the job's time the phase may take."""
+def moments(log: pathlib.Path) -> dict[Phase, tuple[str, Callable[[Job], bool], float]]:
+    """Of each phase: the kind of job, whether it has been reached, and the share of the job's time that it may take."""
 
     def says(words: str) -> Callable[[Job], bool]:
         return lambda _: words in log.read_text(errors="replace")

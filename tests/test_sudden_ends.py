@@ -1,4 +1,4 @@
-"""Ends that nobody asked for: kills in the middle, a full disk, two runs in one folder. Work saved before stays; the same command goes on.
+"""Ends that nobody asked for: kills, a full disk, two runs in one folder. Saved work stays; the same command goes on.
 
 scripts/kill_runs.py kills more, in every phase, and compares the ends bit for bit; docs/reliability.md has its count.
 """

@@ -111,7 +111,9 @@ class MetricsLog:
         bad = np.flatnonzero(faults >= 0)
         if bad.size:
             place = self._places[int(faults[bad[0]])]
-            raise NonFiniteError(f"batch {number}: {place} is not finite at supervision step {bad[0] + 1}")
+            raise NonFiniteError(
+                f"batch {number}, supervision step {bad[0] + 1}: numbers that are not finite in {place}"
+            )
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
