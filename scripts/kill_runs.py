@@ -4,6 +4,7 @@ SIGKILL and SIGTERM take turns. After each kill, what was saved before must stil
 bit for bit, what a run left alone gives. Exit status 1 if it is not.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -45,8 +46,15 @@ class Job:
     saved: Callable[[], int]  # raises a UserError if what is there is not whole
     end: Callable[[], Any]
 
+    @property
+    def output(self) -> pathlib.Path:
+        return pathlib.Path(self.command[self.command.index("--output") + 1])
+
     def start(self, log: pathlib.Path) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, *self.command], stdout=subprocess.DEVNULL, stderr=log.open("wb"))
+
+
+IsReached = Callable[[Job, float], bool]  # given when the job was started
 
 
 def main(options: Options) -> None:
@@ -92,23 +100,28 @@ def job(kind: str, folder: pathlib.Path, options: Options, model=None, run=None)
     return Job(command, lambda: saved_answers(answers), lambda: final_answers(answers))
 
 
-def moments(log: pathlib.Path) -> dict[Phase, tuple[str, Callable[[Job], bool], float]]:
+def moments(log: pathlib.Path) -> dict[Phase, tuple[str, IsReached, float]]:
     """Of each phase: the kind of job, whether it has been reached, and the share of the job's time that it may take."""
 
-    def says(words: str) -> Callable[[Job], bool]:
-        return lambda _: words in log.read_text(errors="replace")
+    def at_once(job: Job, started: float) -> bool:
+        return True
 
-    def saves(job: Job) -> bool:
-        folder = pathlib.Path(job.command[job.command.index("--output") + 1]) / "checkpoints"
-        return folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+    def says(words: str) -> IsReached:
+        return lambda job, started: words in log.read_text(errors="replace")
+
+    def saves(job: Job, started: float) -> bool:
+        return any(path.stat().st_mtime > started for path in (job.output / "checkpoints").glob("*tmp*"))
+
+    def answers(job: Job, started: float) -> bool:
+        return job.output.exists() and job.output.stat().st_mtime > started
 
     return {
-        "converting": ("convert", lambda _: True, 1.0),
-        "tokenising": ("train", lambda _: True, 0.15),
+        "converting": ("convert", at_once, 1.0),
+        "tokenising": ("train", at_once, 0.15),
         "compiling": ("train", says("compiling training"), 0.05),
-        "training": ("train", says("batch/s"), 0.5),
+        "training": ("train", says("tokens/s="), 0.5),
         "saving": ("train", saves, 0.001),
-        "evaluating": ("evaluate", lambda job: job.saved() > 0, 0.3),
+        "evaluating": ("evaluate", answers, 0.3),
     }
 
 
@@ -120,10 +133,13 @@ def finish(job: Job, log: pathlib.Path) -> float:
     return time.monotonic() - started
 
 
-def kill(job: Job, root: pathlib.Path, is_reached: Callable[[Job], bool], delay: float, sign: signal.Signals) -> bool:
+def kill(job: Job, root: pathlib.Path, is_reached: IsReached, delay: float, sign: signal.Signals) -> bool:
     """Starts a job and kills it, `delay` seconds after it has reached a phase. Returns False if it has ended before."""
-    process = job.start(root / "log")
-    while not is_reached(job) and process.poll() is None:
+    started, process = time.time(), job.start(root / "log")
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # a temporary folder may go at any moment
+            if is_reached(job, started):
+                break
         time.sleep(0.001)
     try:
         process.wait(delay)

@@ -134,5 +134,6 @@ def test_memory_stays_flat_over_500_answers():
     held = {}
     for number, answer in enumerate(generate_each(model, prompts, 4, config, batch_size=8), 1):
         assert len(answer.tokens) == 4
-        held[number] = resident()  # the last rows of all need programs of their own, after the 500th
+        if number in (150, 500):  # the last rows of all need programs of their own, after the 500th
+            held[number] = resident()
     assert held[500] - held[150] < SLACK

@@ -161,14 +161,16 @@ def fit(
             number = index + 1
             try:
                 log.add(number, batch, metrics, depth)
-                due = number % save_every == 0 or number == config.num_batches or stop.requested
-                if due:
+                due = number % save_every == 0 or number == config.num_batches
+                if due or stop.requested:
                     log.read()  # nothing is saved before its numbers are known to be good
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error}; {_last_good(checkpoints)}") from None
             bar.set_postfix(log.shown, refresh=False)
-            if due:
-                rated = {} if held_out is None else held_out_loss(eval_batch, state.ema, backbone, held_out)
+            if due or stop.requested:
+                # Not where SIGTERM fell: it should end soon, and the metrics are those of a run that nothing interrupted.
+                is_rated = due and held_out is not None
+                rated = held_out_loss(eval_batch, state.ema, backbone, held_out) if is_rated else {}
                 log.write(**rated)
                 checkpoints.save(number, state, rated)
                 log.resume_clock()
