@@ -74,6 +74,10 @@ def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
+    for name, own in content.items():
+        nested = [key for key in own if isinstance(own[key], dict)] if isinstance(own, dict) else []
+        if nested:
+            raise UserError(f'{path}: {name} holds a table; a name with a dot needs quotes: ["{name}.{nested[0]}"]')
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     return {name: common | own for name, own in content.items() if isinstance(own, dict)}
 

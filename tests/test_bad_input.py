@@ -357,6 +357,12 @@ CASES = [
     Case("sweep of nothing", "sweep.py depth --checkpoint {nothing}", "no config.json"),
     Case("depths below one", "sweep.py depth --checkpoint {run} --depths 0 1", "--depths"),
     Case("variants not TOML", "ablate.py --variants {data} --output {out}", "not TOML"),
+    Case(
+        "variants nested",
+        "ablate.py --variants {data} --output {out}",
+        "quotes",
+        write("data.jsonl", "[a-0.5]\nseed = 1\n"),
+    ),
     Case("variants missing", "ablate.py --variants {nothing} --output {out}", "No such file"),
     Case("control missing", "ablate.py --against nothing --output {out}", "none of the variants"),
     Case("drawn without chance", "sample_solutions.py --model {model} --temperature 0 --output {out}", "--temperature"),

@@ -5,7 +5,7 @@ import pathlib
 MODEL = pathlib.Path(__file__).parent / "model"  # a Hugging Face folder, made by scripts/make_demo.py
 
 # What train.py takes on the demo's data where no option says otherwise.
-TRM_SIZES = {"latent_updates": 2, "recursions": 2, "supervision_steps": 2}
+TRM_SIZES = {"latent_updates": 1, "recursions": 1, "supervision_steps": 2}
 TRAINING = {
     "epochs": 2,
     "batch_size": 48,
