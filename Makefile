@@ -1,15 +1,24 @@
 # make demo: the whole path on the embedded demo. make test: the tests. Each in a virtual environment of its own.
 PYTHON ?= python3
+# A newer Python, if there is one: the tests run there too, with the newest JAX, Flax and Orbax, and without PyTorch's oracle.
+NEWER_PYTHON ?= $(shell for python in python3.13 python3.12 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[32].*/bin/python; do \
+	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: demo test clean
+.PHONY: demo test test-oldest test-newest clean
 
 demo: .venv-demo/installed
 	rm -rf runs/demo
 	.venv-demo/bin/python scripts/convert_qwen.py --output runs/demo/model
 	.venv-demo/bin/python scripts/train.py --model runs/demo/model --output runs/demo/train --device cpu
 
-test: .venv-test/installed
+test: test-oldest $(if $(NEWER_PYTHON),test-newest)
+
+test-oldest: .venv-test/installed
 	JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest
+
+test-newest: .venv-newest/installed
+	.venv-newest/bin/python -m pip list | grep -iE '^(jax|jaxlib|flax|optax|orbax-checkpoint) '
+	JAX_PLATFORMS=cpu .venv-newest/bin/python -m pytest
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
@@ -20,8 +29,14 @@ test: .venv-test/installed
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python -m pip install --quiet --upgrade pip
-	.venv-test/bin/python -m pip install --quiet -e '.[test]'
+	.venv-test/bin/python -m pip install --quiet -e '.[test,oracle]'
+	touch $@
+
+.venv-newest/installed: pyproject.toml
+	$(NEWER_PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test runs build *.egg-info
+	rm -rf .venv-demo .venv-test .venv-newest runs build *.egg-info

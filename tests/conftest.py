@@ -1,10 +1,15 @@
 """What tests share: tiny models with every weight random, the scripts as a user runs them, a run of theirs on the demo."""
 
 import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a test's time is compilation, of programs that other tests, workers and scripts need too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-import pathlib
 import subprocess
 import sys
 import time
@@ -24,7 +29,6 @@ hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine 
 hypothesis.settings.load_profile("shared")
 
 PRESETS = ("mathllm", "residual")
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def randomize(module, seed: int, scale: float = 0.1):

@@ -1,5 +1,6 @@
 """The benchmarks: real lengths, whose time is counted, and the command."""
 
+import importlib.util
 import json
 
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from trm_jax.batching import decode_config
 from trm_jax.benchmark import measure
 from trm_jax.benchmark.decoding import Decoding, random_prompts
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
 
 
 def test_less_than_an_eighth_of_gsm8k_is_padding():
@@ -31,6 +34,7 @@ def test_matmul_rate_is_a_rate():
     assert 1e9 < measure.matmul_rate(jnp.float32, repeats=1) < 1e15
 
 
+@needs_torch
 @pytest.mark.parametrize("preset", ["residual", "mathllm"])
 def test_training_benchmark_with_its_peers(tmp_path, preset):
     sizes = ["--latent-updates", 1, "--recursions", 2, "--supervision-steps", 2, "--batch-size", 2]
@@ -49,6 +53,7 @@ def test_training_benchmark_with_its_peers(tmp_path, preset):
         assert run_["ratio"] == pytest.approx(run_["seconds"] / found["seconds"]["trm_jax"]["seconds"])
 
 
+@needs_torch
 @pytest.mark.parametrize(("head", "peer"), [("trm", "PyTorch"), ("backbone", "transformers")])
 def test_decoding_benchmark_with_its_peers(tmp_path, head, peer):
     sizes = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 2, "--batch-size", 2]

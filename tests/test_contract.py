@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="the oracle is in PyTorch")
 
 from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.model import ReferenceModel

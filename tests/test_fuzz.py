@@ -173,7 +173,7 @@ def test_rows(data, tmp_path):
 def checkpoint(tmp_path_factory) -> bytes:
     """An original's checkpoint of the tiny model; torch and what it loads first are in memory then."""
     pytest.importorskip("torch")
-    from tests.test_convert import save_original
+    from tests.test_original import save_original
 
     path = tmp_path_factory.mktemp("original") / "trm_model.pt"
     save_original(path, tiny_model("mathllm").trm)

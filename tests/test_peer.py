@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="the oracle is in PyTorch")
 
 from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.peer import IGNORED, Peer, PeerTrainer

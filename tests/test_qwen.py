@@ -5,12 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
 
 from tests.conftest import max_error, random_tokens
 from trm_jax import checkpoint, convert, folders
 from trm_jax.qwen import project
+
+torch = pytest.importorskip("torch", reason="transformers computes with PyTorch")
 
 
 def hugging_face_model(folder, *, kv_heads: int, tied: bool, shards: bool = False) -> transformers.PreTrainedModel:

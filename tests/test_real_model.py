@@ -4,11 +4,12 @@ import os
 import pathlib
 
 import pytest
-import torch
 import transformers
 
 from trm_jax import checkpoint, convert, folders, generate
 from trm_jax.data import encode_prompts
+
+torch = pytest.importorskip("torch", reason="transformers computes with PyTorch")
 
 FOLDER = os.environ.get("QWEN_FOLDER")
 QUESTIONS = [

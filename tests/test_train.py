@@ -15,9 +15,9 @@ from trm_jax.train import make_eval_batch, make_train_batch, new_state
 from trm_jax.weights import cast, named_weights
 
 
-def loader(batch_size: int = 4, accumulation: int = 1) -> Loader:
+def loader(batch_size: int = 4, accumulation: int = 1, buckets=None) -> Loader:
     examples = [Example(random_tokens(9 + 3 * (i % 8), seed=i), 4) for i in range(16)]
-    return Loader(examples, batch_size, accumulation, seed=1)
+    return Loader(examples, batch_size, accumulation, 1, buckets)
 
 
 def training(model, dtype=jnp.float32, **changes):
