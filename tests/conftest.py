@@ -91,6 +91,18 @@ def max_error(found, expected) -> float:
     return float(jnp.max(jnp.abs(jnp.asarray(found) - jnp.asarray(expected))))
 
 
+def flip_bit(path: pathlib.Path) -> None:
+    """Damage that no size shows."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest_data(folder: pathlib.Path) -> pathlib.Path:
+    """The file in which Orbax keeps most of a folder's numbers."""
+    return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
 def run(script: str, *options, timeout: float = 300, **env) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "scripts" / script, *map(str, options)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"} | env

@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 
 from tests.command_line import command_line
+from tests.conftest import flip_bit, largest_data
 from trm_jax import demo
 
 TRAIN = "train.py --model {model} --output {out} --data {data} --max-length 96 --eval-limit 0 "
@@ -112,15 +113,9 @@ def rows(*lines: str | bytes):
     return write("data.jsonl", b"\n".join(content) + b"\n")
 
 
-def change_byte(path: pathlib.Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def damage(checkpoints: pathlib.Path, *numbers: int) -> None:
     for number in numbers:
-        change_byte(max((checkpoints / str(number)).rglob("d/*"), key=lambda path: path.stat().st_size))
+        flip_bit(largest_data(checkpoints / str(number)))
 
 
 def index_of(**changes):
@@ -266,7 +261,7 @@ CASES = [
         "model damaged",
         TRAIN,
         ["damaged", "convert the model again"],
-        lambda w: change_byte(max((w.model / "backbone").rglob("d/*"), key=lambda p: p.stat().st_size)),
+        lambda w: flip_bit(largest_data(w.model / "backbone")),
     ),
     Case("another backbone", AGAIN, "backbone", another_backbone),
     Case("another run", AGAIN + " --seed 5", "train.seed 0 there, 5 now"),

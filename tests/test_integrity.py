@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.conftest import flip_bit
 from trm_jax.integrity import SEAL, DamageError, Fingerprint, require_sealed, seal
 
 
@@ -19,18 +20,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def flip(path) -> None:
-    content = bytearray(path.read_bytes())
-    content[777] ^= 4
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
         (lambda f: (f / "b").unlink(), "b is missing"),
         (lambda f: (f / "part/a").write_bytes(b"short"), "part/a has 5 bytes"),
-        (lambda f: flip(f / "part/a"), "part/a has changed"),
+        (lambda f: flip_bit(f / "part/a"), "part/a has changed"),
         (lambda f: (f / SEAL).unlink(), "is not whole"),
         (lambda f: (f / SEAL).write_text("{"), "not JSON"),
         (lambda f: (f / SEAL).write_text('{"b": 7}'), "b has 1 bytes"),

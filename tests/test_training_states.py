@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.conftest import flip_bit, largest_data
 from trm_jax.folders import CheckpointError
 from trm_jax.integrity import SEAL
 from trm_jax.training_states import Checkpoints, newest_sound
@@ -26,22 +27,12 @@ def run(tmp_path):
     return tmp_path
 
 
-def largest(checkpoint):
-    return max(checkpoint.rglob("d/*"), key=lambda path: path.stat().st_size)
-
-
-def flip(path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda c: flip(largest(c)),
-        lambda c: largest(c).write_bytes(largest(c).read_bytes()[:-7]),
-        lambda c: largest(c).unlink(),
+        lambda c: flip_bit(largest_data(c)),
+        lambda c: largest_data(c).write_bytes(largest_data(c).read_bytes()[:-7]),
+        lambda c: largest_data(c).unlink(),
         lambda c: (c / "_CHECKPOINT_METADATA").unlink(),
         lambda c: shutil.rmtree(c / "state"),
         lambda c: [shutil.rmtree(c), c.mkdir()],
@@ -62,7 +53,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_skipped(run, harm, caplog):
 
 def test_all_damaged_is_an_error_and_moves_nothing(run):
     for number in (2, 3):
-        flip(largest(run / "checkpoints" / str(number)))
+        flip_bit(largest_data(run / "checkpoints" / str(number)))
     with pytest.raises(CheckpointError, match="are damaged: remove them"):
         Checkpoints(run)
     assert newest_numbers(run) == ["2", "3"]
@@ -75,7 +66,7 @@ def newest_numbers(run) -> list[str]:
 def test_a_checkpoint_that_a_kill_left_unsealed_counts_if_it_can_be_read(run):
     (run / "checkpoints/3" / SEAL).unlink()
     assert newest_sound(run / "checkpoints") == (3, [])
-    largest(run / "checkpoints/3").write_bytes(b"")
+    largest_data(run / "checkpoints/3").write_bytes(b"")
     assert newest_sound(run / "checkpoints") == (2, [3])
 
 
