@@ -50,7 +50,7 @@ def tiny_qwen_config(**changes) -> QwenConfig:
         rope_theta=1000.0,
         norm_eps=1e-6,
         tied_head=False,
-        max_length=128,
+        max_length=1024,
         end_tokens=(60,),
     )
     return QwenConfig(**(values | changes))

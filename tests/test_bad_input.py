@@ -323,6 +323,12 @@ CASES = [
     ),
     Case("no checkpoint yet", EVAL, "no checkpoint yet", lambda w: shutil.rmtree(w.run / "checkpoints")),
     Case("evaluated with another backbone", EVAL, "another backbone", another_backbone),
+    Case(
+        "run of another version",
+        EVAL,
+        ["format 99", "train again"],
+        lambda w: edit_json(w.run / "config.json", format=99),
+    ),
     Case("backbone gone", EVAL, "not there any more", backbone_gone),
     Case("no questions", BACKBONE + "--limit 0", "--limit is 0"),
     Case("questions not UTF-8", BACKBONE, "line 3", rows(b"\xff")),

@@ -81,6 +81,17 @@ def test_a_folder_with_other_things_is_not_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_model_of_an_older_format_is_replaced(tmp_path):
+    """It cannot be read any more, and is told to be converted again."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"kind": "model", "format": 1}')
+    with pytest.raises(folders.CheckpointError, match=r"format 1, .*: convert the model again"):
+        folders.read_config(tmp_path / "model")
+    with folders.replacing(tmp_path / "model") as partial:
+        (partial / "new").touch()
+    assert (tmp_path / "model/new").exists()
+
+
 def test_converting_needs_no_torch(tmp_path):
     """Importing trm_jax and converting must work where torch is not installed."""
     script = (

@@ -96,18 +96,32 @@ def test_two_runs_in_one_folder(tmp_path, demo_model_folder):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of two megabytes, and what makes it larger."""
+    """A disk of two megabytes, and what mounts it again with other options."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("a small disk needs the right to mount one")
-    yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+    yield disk, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
     subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_cannot_be_written(small_disk, demo_model_folder):
+    disk, remount = small_disk
+    remount("ro")
+    for script, options in (
+        ("convert_qwen.py", ["--output", disk / "model"]),
+        ("train.py", ["--model", demo_model_folder, "--output", disk / "run", *SMALL.split(), "--max-batches", 1]),
+        ("eval_gsm8k.py", ["--checkpoint", demo_model_folder, "--data", "demo", "--output", disk / "answers.jsonl"]),
+    ):
+        done = run(script, *options)
+        assert done.returncode == 2, done.stderr
+        assert "Read-only file system" in done.stderr.splitlines()[-1]
+        assert done.stderr.splitlines()[-1].startswith(f"{script}: {disk}")
 
 
 def test_a_full_disk_in_the_middle_of_a_save(small_disk, demo_model_folder):
     """Two checkpoints fit, a third beside them does not."""
-    disk, enlarge = small_disk
+    disk, remount = small_disk
     options = (
         "--model",
         demo_model_folder,
@@ -127,7 +141,7 @@ def test_a_full_disk_in_the_middle_of_a_save(small_disk, demo_model_folder):
     saved, damaged = newest_sound(disk / "run/checkpoints")
     assert saved >= 1
     assert not damaged
-    enlarge()
+    remount("size=50m")
     assert run("train.py", *options).returncode == 0
     assert newest_sound(disk / "run/checkpoints") == (6, [])
     records = map(json.loads, (disk / "run" / METRICS).read_text().splitlines())

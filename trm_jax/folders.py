@@ -103,7 +103,8 @@ def training_folder(path: str | os.PathLike) -> pathlib.Path:
 
 
 def is_model(folder: pathlib.Path) -> bool:
+    """Whether this is a model folder, be it of another format."""
     try:
-        return read_config(folder)["kind"] == "model"
+        return read_object(folder / "config.json", CheckpointError).get("kind") == "model"
     except (CheckpointError, OSError):
         return False
