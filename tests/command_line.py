@@ -1,46 +1,48 @@
-"""Scripts as the command line runs them, many in little time: a process that has imported what they need forks for each.
+"""Scripts as a user runs them, many in little time: a process that has imported what they need forks for each.
 
-What a script gets is real: its own process, arguments, streams, environment and exit status. `python -m tests.command_line`
-is that process; it takes one JSON object a line, and answers with the exit status.
+What a script gets is real: a process of its own, arguments, streams and exit status. `python -m tests.command_line` is the
+process that forks; it takes one JSON object a line, and answers with the exit status.
 """
 
-import contextlib
+import atexit
+import functools
 import json
 import os
 import pathlib
 import runpy
+import select
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterator
 
-from tests.conftest import ROOT
-
-
-class CommandLine:
-    """Runs scripts through one forking process."""
-
-    def __init__(self, server: subprocess.Popen, folder: pathlib.Path):
-        self._server, self._streams = server, (folder / "stdout", folder / "stderr")
-
-    def run(self, script: str, *options, **env: str) -> subprocess.CompletedProcess:
-        words = [str(ROOT / "scripts" / script), *map(str, options)]
-        request = {"words": words, "streams": list(map(str, self._streams)), "env": env}
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        status = int(self._server.stdout.readline())
-        return subprocess.CompletedProcess(words, status, *(path.read_text() for path in self._streams))
+ROOT = pathlib.Path(__file__).parents[1]
 
 
-@contextlib.contextmanager
-def command_line(folder: pathlib.Path) -> Iterator[CommandLine]:
+def run(script: str, *options, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
+    """Runs a script of this package to its end. `env` does not reach what libraries read when they are imported."""
+    words = [str(ROOT / "scripts" / script), *map(str, options)]
+    server = _server()
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [os.path.join(folder, name) for name in ("stdout", "stderr")]
+        server.stdin.write(json.dumps({"words": words, "streams": streams, "env": env}) + "\n")
+        server.stdin.flush()
+        if not select.select([server.stdout], [], [], timeout)[0]:
+            server.kill()
+            _server.cache_clear()
+            raise subprocess.TimeoutExpired(words, timeout)
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(words, status, *(pathlib.Path(path).read_text() for path in streams))
+
+
+@functools.cache
+def _server() -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "tests.command_line"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as server:
-        yield CommandLine(server, folder)
-        server.stdin.close()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+    atexit.register(server.kill)
+    return server
 
 
 def _serve() -> None:

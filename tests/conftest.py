@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.command_line import ROOT, run
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of a test's time is compilation, of programs that other tests, workers and scripts need too.
@@ -101,12 +101,6 @@ def flip_bit(path: pathlib.Path) -> None:
 def largest_data(folder: pathlib.Path) -> pathlib.Path:
     """The file in which Orbax keeps most of a folder's numbers."""
     return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
-
-
-def run(script: str, *options, timeout: float = 300, **env) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts" / script, *map(str, options)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"} | env
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=timeout)
 
 
 @pytest.fixture(scope="session")

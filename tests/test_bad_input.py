@@ -1,6 +1,6 @@
 """What people get wrong, and what other people's files hold: one line, exit status 2, and nothing left behind.
 
-Every case is a script on its own command line (`command_line`), in a copy of a small world that the case spoils first.
+Every case is a script on its own command line, in a copy of a small world that the case spoils first.
 """
 
 import dataclasses
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.command_line import command_line
-from tests.conftest import flip_bit, largest_data
+from tests.conftest import flip_bit, largest_data, run
 from trm_jax import demo
 
 TRAIN = "train.py --model {model} --output {out} --data {data} --max-length 96 --eval-limit 0 "
@@ -371,13 +370,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def scripts(tmp_path_factory):
-    with command_line(tmp_path_factory.mktemp("streams")) as line:
-        yield line
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory, scripts) -> World:
+def template(tmp_path_factory) -> World:
     """The world before anything is spoilt."""
     world = World(tmp_path_factory.mktemp("world"))
     shutil.copytree(demo.MODEL, world.hf)
@@ -385,7 +378,7 @@ def template(tmp_path_factory, scripts) -> World:
         world
     )
     for command in (CONVERT.replace("{out}", "{model}"), AGAIN):
-        done = scripts.run(*command.format(**names(world, world)).split())
+        done = run(*command.format(**names(world, world)).split())
         assert done.returncode == 0, done.stderr
     return world
 
@@ -397,13 +390,13 @@ def names(world: World, template: World) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
-def test_bad_input_ends_in_one_line_and_leaves_nothing_behind(case, template, scripts, tmp_path):
+def test_bad_input_ends_in_one_line_and_leaves_nothing_behind(case, template, tmp_path):
     world = World(tmp_path / "world")
     shutil.copytree(template.root, world.root)
     case.spoil(world)
     before = world.snapshot()
     script, *options = case.command.format(**names(world, template)).split()
-    done = scripts.run(script, *options)
+    done = run(script, *options)
     assert done.returncode == 2, (done.stdout, done.stderr)
     *warnings, line = done.stderr.splitlines()
     assert all(words in line for words in ([case.says] if isinstance(case.says, str) else case.says)), line
@@ -416,8 +409,8 @@ def test_there_are_enough_cases():
     assert len({case.name for case in CASES}) == len(CASES) >= 60
 
 
-def test_debug_shows_where_the_error_arose(scripts, template):
-    done = scripts.run("train.py", "--model", template.nothing, "--debug")
+def test_debug_shows_where_the_error_arose(template):
+    done = run("train.py", "--model", template.nothing, "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "in read_config" in done.stderr
