@@ -128,7 +128,7 @@ def ablation(folders, tmp_path_factory):
     variants = out / "variants.toml"
     variants.write_text(
         "max-batches = 2\nbatch-size = 8\nnum-samples = 64\nheld-out = 6\n[single]\npreset = 'single'\n"
-        "[shallow]\nsupervision-steps = 1\n"
+        "[shallow]\nlatent-updates = 2\nrecursions = 2\nsupervision-steps = 1\n"
     )
     options = ["--model", root / "model", "--output", out, "--variants", variants, "--questions", 8, "--seeds", 0]
     done = run("ablate.py", *options)
