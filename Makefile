@@ -1,5 +1,6 @@
 # make demo: the whole path on the embedded demo. make test: the tests. Each in a virtual environment of its own.
 PYTHON ?= python3
+TESTS ?= tests
 # A newer Python, if there is one: the tests run there too, with the newest JAX, Flax and Orbax, and without PyTorch's oracle.
 NEWER_PYTHON ?= $(shell for python in python3.13 python3.12 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[32].*/bin/python; do \
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
@@ -11,14 +12,14 @@ demo: .venv-demo/installed
 	.venv-demo/bin/python scripts/convert_qwen.py --output runs/demo/model
 	.venv-demo/bin/python scripts/train.py --model runs/demo/model --output runs/demo/train --device cpu
 
-test: test-oldest $(if $(NEWER_PYTHON),test-newest)
+test: $(if $(NEWEST_ONLY),,test-oldest) $(if $(NEWER_PYTHON),test-newest)
 
 test-oldest: .venv-test/installed
-	JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest
+	JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest $(TESTS)
 
 test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pip list | grep -iE '^(jax|jaxlib|flax|optax|orbax-checkpoint) '
-	JAX_PLATFORMS=cpu .venv-newest/bin/python -m pytest
+	JAX_PLATFORMS=cpu .venv-newest/bin/python -m pytest $(TESTS)
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

@@ -57,11 +57,11 @@ def _mapping(content: dict[str, Any], name: str, path: pathlib.Path) -> dict[str
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
+    _check_archive(path)
     try:
         import torch
     except ImportError:
         raise WeightsError("--trm-checkpoint reads a file of torch.save and needs torch: pip install torch") from None
-    _check_archive(path)
     # A stand-in under the name that the pickle asks for; the loader refuses every other class.
     stand_in = type("TRMConfig", (), {"__module__": "src.config"})
     try:
