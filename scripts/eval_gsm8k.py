@@ -69,7 +69,7 @@ def main(options: Options) -> None:
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
     chosen = checkpoint.resolve(options.checkpoint)
-    model = for_decoding(checkpoint.load_model(chosen, dtype, use_ema=options.weights == "ema"))
+    model = for_decoding(checkpoint.load_resolved(chosen, dtype, use_ema=options.weights == "ema"))
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)

@@ -55,7 +55,7 @@ def main(options: Options) -> None:
     from trm_jax.sweep import markdown, plot, sweep
 
     chosen = checkpoint.resolve(options.checkpoint)
-    model = for_decoding(checkpoint.load_model(chosen, compute_dtype(options.dtype)))
+    model = for_decoding(checkpoint.load_resolved(chosen, compute_dtype(options.dtype)))
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(options.data, "test")[: options.limit]
     print(f"{describe_device()}, {len(rows)} questions of {options.data}, {checkpoint.describe(chosen)}")

@@ -74,6 +74,19 @@ def test_a_missing_shard_is_named(folder):
         read(folder)
 
 
+def test_rotary_frequencies_of_old_checkpoints_are_passed_over(folder):
+    """In the file and in its index, with an end token of the generation config that is null."""
+    change(
+        folder, lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)})
+    )
+    keys = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(keys, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert read(folder).keys() == named_weights(Qwen(tiny_qwen_config(), nnx.Rngs(0))).keys()
+
+
 def test_a_folder_with_other_things_is_not_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(folders.CheckpointError, match="something else"), folders.replacing(tmp_path):

@@ -52,7 +52,11 @@ def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> Qwe
 
     Raises CheckpointError or WeightsError.
     """
-    path = resolve(path)
+    return load_resolved(resolve(path), dtype, use_ema)
+
+
+def load_resolved(path: pathlib.Path, dtype=None, use_ema: bool = True) -> QwenTRM:
+    """`load_model` of a path that `resolve` gave, which has looked at its files already."""
     folder = training_folder(path)
     values = read_config(folder)
     if values["kind"] == "model":

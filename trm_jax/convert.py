@@ -39,6 +39,7 @@ LAYER_KEYS = {
     "layers.mlp.down.kernel": "mlp.down_proj.weight",
 }
 DTYPES = ("F32", "BF16", "F16")
+UNUSED = "rotary_emb.inv_freq"  # old checkpoints carry the rotary frequencies, which the config gives
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -84,8 +85,7 @@ def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[t
     weights = named_weights(abstract_qwen(config))
     table = hugging_face_keys(config)
     assert table.keys() == weights.keys(), "the key table must name every weight of the backbone"
-    files = _tensor_files(folder)
-    shapes = {key: _shape(path, key) for key, path in files.items()}
+    files, shapes = _find_tensors(folder)
     if config.tied_head and LM_HEAD in shapes:
         _require_tied(files)
         del shapes[LM_HEAD]
@@ -141,16 +141,16 @@ def read_config(folder: pathlib.Path) -> QwenConfig:
     try:
         config = QwenConfig.from_hugging_face(read_object(folder / "config.json", ConfigError))
         if (folder / "generation_config.json").is_file():
-            ends = read_object(folder / "generation_config.json", ConfigError).get("eos_token_id", [])
-            ends = (*config.end_tokens, *(ends if isinstance(ends, list) else [ends]))
-            config = dataclasses.replace(config, end_tokens=ends)
+            found = read_object(folder / "generation_config.json", ConfigError).get("eos_token_id")
+            more = found if isinstance(found, list) else [] if found is None else [found]
+            config = dataclasses.replace(config, end_tokens=(*config.end_tokens, *more))
     except ConfigError as error:
         raise ConfigError(f"{folder} cannot be converted: {error}") from None
     return config
 
 
-def _tensor_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The file that each tensor of the folder is in. Raises WeightsError."""
+def _find_tensors(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], dict[str, tuple[int, ...]]]:
+    """The file that each tensor of the folder is in, and its shape. Raises WeightsError."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         if not (folder / "model.safetensors").is_file():
@@ -167,31 +167,28 @@ def _tensor_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         raise WeightsError(f"{index} names files outside its folder: {listing(outside)}")
     if lost := [name for name in names if not (folder / name).is_file()]:
         raise WeightsError(f"{index} names files that are not there: {listing(lost)}")
-    files = _tensors([folder / name for name in names])
-    if lost := [key for key in places if files.get(key) != folder / places[key]]:
+    files, shapes = _tensors([folder / name for name in names])
+    if lost := [key for key in places if files.get(key) != folder / places[key] and not key.endswith(UNUSED)]:
         raise WeightsError(f"{index} names tensors that are not in their files: {listing(lost)}")
-    return files
+    return files, shapes
 
 
-def _tensors(paths: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """The tensors of several files, all of them of a type that a weight can have."""
+def _tensors(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[int, ...]]]:
+    """The tensors of several files, all of them of a type that a weight can have: their files and shapes."""
     files: dict[str, pathlib.Path] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with _opened(path) as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
-                if key.endswith("rotary_emb.inv_freq"):
+                if key.endswith(UNUSED):
                     continue
                 if key in files:
                     raise WeightsError(f"{key} is in two files, {files[key].name} and {path.name}")
-                if (dtype := file.get_slice(key).get_dtype()) not in DTYPES:
+                tensor = file.get_slice(key)
+                if (dtype := tensor.get_dtype()) not in DTYPES:
                     raise WeightsError(f"{key} in {path} is of type {dtype}, none of {DTYPES}: is the model quantised?")
-                files[key] = path
-    return files
-
-
-def _shape(path: pathlib.Path, key: str) -> tuple[int, ...]:
-    with _opened(path) as file:
-        return tuple(file.get_slice(key).get_shape())
+                files[key], shapes[key] = path, tuple(tensor.get_shape())
+    return files, shapes
 
 
 @contextlib.contextmanager

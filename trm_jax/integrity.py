@@ -14,7 +14,7 @@ from trm_jax.errors import UserError
 from trm_jax.files import read_object, write_whole
 
 SEAL = "seal.json"
-CHUNK = 2**24  # bytes read at a time
+CHUNK = 2**24  # bytes, or numbers, looked at together
 
 
 class DamageError(UserError):
@@ -53,9 +53,12 @@ class Fingerprint:
     def of_passing(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Hands the weights on, one after the other, and takes note of each."""
         for name, weight in weights:
-            values = np.ascontiguousarray(weight, np.float32)
-            self._digest.update(f"{name} {values.shape} ".encode())
-            self._digest.update(values)
+            self._digest.update(f"{name} {weight.shape} ".encode())
+            numbers = np.asarray(weight).reshape(-1)
+            for start in range(
+                0, numbers.size, CHUNK
+            ):  # a part at a time: a float32 copy of all would take much memory
+                self._digest.update(np.ascontiguousarray(numbers[start : start + CHUNK], np.float32))
             yield name, weight
 
     def __str__(self) -> str:

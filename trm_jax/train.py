@@ -76,6 +76,8 @@ def make_train_batch(
     def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
         hidden = jax.lax.map(lambda tokens: backbone(tokens)[0], batch.tokens)  # [A, ...], once for all steps
         labelled = jnp.sum(batch.labels != NO_LABEL)
+        # Looked at once for all steps: what a step does to the weights is looked at as its gradients and updates.
+        given = [_all_finite(hidden), *map(_all_finite, jax.tree.leaves(state.trm))]
         most = state.trm.config.supervision_steps
 
         def supervision_step(index, carry):
@@ -85,11 +87,10 @@ def make_train_batch(
             (grads, loss, correct), (answers, latents) = jax.lax.scan(
                 micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
             )
-            before = state.trm
             state, updates = _update(state, grads, optimizer, ema_decay)
-            weights, slopes, moves = map(jax.tree.leaves, (before, grads, updates))
-            fault = _first_fault([hidden, *weights, loss, *slopes, *moves])
-            norms = map(optax.tree.norm, (grads, state.trm, updates))
+            slopes, weights, moves = map(_squares, (grads, state.trm, updates))
+            fault = _first_fault([*given, *map(jnp.isfinite, (loss, *slopes, *moves))])
+            norms = (jnp.sqrt(sum(squares)) for squares in (slopes, weights, moves))
             found = Metrics(loss, correct / labelled, *norms, fault)
             metrics = jax.tree.map(lambda values, value: values.at[index].set(value), metrics, found)
             return state, answers, latents, metrics
@@ -128,9 +129,14 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _first_fault(places: list[Any]) -> Float[Array, ""]:
-    """The index of the first of these trees that holds a number that is not finite, or -1."""
-    bad = ~jnp.stack([_all_finite(place) for place in places])
+def _squares(tree: Any) -> list[Float[Array, ""]]:
+    """The sum of squares of each leaf: for the norm of the whole, and finite where all of the leaf's numbers are."""
+    return [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+def _first_fault(finite: list[Bool[Array, ""]]) -> Float[Array, ""]:
+    """The index of the first of these that is False, or -1."""
+    bad = ~jnp.stack(finite)
     return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.float32)
 
 
