@@ -101,6 +101,8 @@ def train(options: Train) -> None:
 
 
 def decode(options: Decode) -> None:
+    options.require(1, "prompt_length", "new_tokens")
+    options.require(0, "questions")
     dtype = start(options)
     from trm_jax.batching import decode_config
     from trm_jax.benchmark.decoding import measure_batching, measure_decoding, median_lengths

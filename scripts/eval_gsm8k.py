@@ -53,6 +53,7 @@ def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
+    options.require(0, "seed")
     choose_device(options.device)
     from tqdm import tqdm
 

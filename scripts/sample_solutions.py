@@ -58,6 +58,7 @@ def main(options: Options) -> None:
     from trm_jax.sources import load_rows
 
     options.require(1, "samples", "keep", "limit", "max_new_tokens", "batch_size")
+    options.require(0, "seed")
     if options.temperature <= 0:
         raise UserError("--temperature must be above zero: without it all solutions of a question are the same")
     on_demo, dtype = options.data == "demo", compute_dtype(options.dtype)
@@ -67,7 +68,10 @@ def main(options: Options) -> None:
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     settings = {"model": str(options.model), "data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype}
-    samples = open_output(options.output.with_suffix(".samples.jsonl"), options.output.parent, settings | drawing)
+    drawn = options.output.with_suffix(".samples.jsonl")
+    if options.output.exists() and not drawn.exists():
+        raise UserError(f"{options.output} holds something else than solutions drawn here: give another --output")
+    samples = open_output(drawn, options.output.parent, settings | drawing)
     print(f"{describe_device()}, {options.samples} solutions for each of {len(rows)} questions of {options.data}")
 
     config = decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p)

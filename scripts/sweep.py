@@ -46,8 +46,8 @@ def main(options: Options) -> None:
     from trm_jax.device import choose_device, compute_dtype, describe_device
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
-    if min((*options.depths, *options.recursions)) < 1 or min(options.thresholds) < 0:
-        raise UserError("--depths and --recursions must be at least 1, --thresholds not negative")
+    if not all(number >= 1 for number in (*options.depths, *options.recursions)):
+        raise UserError("--depths and --recursions must be at least 1")
     choose_device(options.device)
     from trm_jax import checkpoint, folders
     from trm_jax.layout import for_decoding

@@ -4,7 +4,6 @@ Every case is a script on its own command line, in a copy of a small world that 
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import shutil
@@ -12,9 +11,28 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from tests.conftest import flip_bit, largest_data, run
+from tests.world import (
+    LEFT_OUT,
+    World,
+    another_backbone,
+    backbone_gone,
+    config,
+    cut,
+    damage,
+    edit_json,
+    index_of,
+    names,
+    no_end_token,
+    no_template,
+    put,
+    rows,
+    save_torch,
+    shards,
+    tensors,
+    write,
+)
 from trm_jax import demo
 
 TRAIN = "train.py --model {model} --output {out} --data {data} --max-length 96 --eval-limit 0 "
@@ -28,127 +46,11 @@ BACKBONE = EVAL.replace("{run}", "{model}") + "--head backbone "
 
 
 @dataclasses.dataclass(frozen=True)
-class World:
-    """The folders and files of a case: a Hugging Face model, the same converted, a run, rows, and what is not there yet."""
-
-    root: pathlib.Path
-
-    def __getattr__(self, name: str) -> pathlib.Path:
-        return self.root / {"data": "data.jsonl", "answers": "answers.jsonl", "trm": "trm_model.pt"}.get(name, name)
-
-    def snapshot(self) -> dict[str, str]:
-        files = (path for path in self.root.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
-        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@dataclasses.dataclass(frozen=True)
 class Case:
     name: str
     command: str
     says: str | list[str]
     spoil: Callable[[World], object] = lambda world: None
-
-
-LEFT_OUT = object()
-
-
-def edit_json(path: pathlib.Path, **changes) -> None:
-    values = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in values.items() if value is not LEFT_OUT}))
-
-
-def config(**changes):
-    return lambda world: edit_json(world.hf / "config.json", **changes)
-
-
-def tensors(edit):
-    def spoil(world):
-        path = world.hf / "model.safetensors"
-        content = safetensors.numpy.load_file(path)
-        edit(content)
-        safetensors.numpy.save_file(content, path)
-
-    return spoil
-
-
-def put(**changes):
-    return tensors(lambda content: content.update({name.replace("__", "."): value for name, value in changes.items()}))
-
-
-def shards(edit=lambda index, world: None):
-    """The model in two files with an index, which `edit` changes."""
-
-    def spoil(world):
-        path = world.hf / "model.safetensors"
-        content = safetensors.numpy.load_file(path)
-        path.unlink()
-        names = sorted(content)
-        index = {"weight_map": {}}
-        for number, part in enumerate((names[:5], names[5:]), 1):
-            file = f"model-0000{number}-of-00002.safetensors"
-            safetensors.numpy.save_file({name: content[name] for name in part}, world.hf / file)
-            index["weight_map"] |= dict.fromkeys(part, file)
-        edit(index, world)
-        (world.hf / "model.safetensors.index.json").write_text(json.dumps(index))
-
-    return spoil
-
-
-def cut(path: Callable[[World], pathlib.Path], size: int):
-    def spoil(world):
-        content = path(world).read_bytes()
-        path(world).write_bytes(content[:size])
-
-    return spoil
-
-
-def write(name: str, content: str | bytes):
-    return lambda world: (world.root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def rows(*lines: str | bytes):
-    good = b'{"question": "1 + 1?", "answer": "#### 2"}'
-    content = [good, good, *(line if isinstance(line, bytes) else line.encode() for line in lines)]
-    return write("data.jsonl", b"\n".join(content) + b"\n")
-
-
-def damage(checkpoints: pathlib.Path, *numbers: int) -> None:
-    for number in numbers:
-        flip_bit(largest_data(checkpoints / str(number)))
-
-
-def index_of(**changes):
-    return shards(lambda index, world: index["weight_map"].update(changes))
-
-
-def save_torch(content):
-    def spoil(world):
-        torch = pytest.importorskip("torch")
-        torch.save(content, world.trm)
-
-    return spoil
-
-
-def no_template(world):
-    (world.hf / "chat_template.jinja").unlink(missing_ok=True)
-    edit_json(world.hf / "tokenizer_config.json", chat_template=LEFT_OUT)
-
-
-def no_end_token(world):
-    path = world.hf / "tokenizer.json"
-    path.write_text(path.read_text().replace("<|im_end|>", "<|the_end|>"))
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        if (world.hf / name).exists():
-            (world.hf / name).write_text((world.hf / name).read_text().replace("<|im_end|>", "<|the_end|>"))
-
-
-def another_backbone(world):
-    edit_json(world.model / "config.json", fingerprint="0" * 64)
-
-
-def backbone_gone(world):
-    shutil.rmtree(world.model)
-    edit_json(world.run / "config.json", model=str(world.nothing))
 
 
 QUESTION = {"question": "1 + 1?", "answer": "#### 2"}
@@ -302,6 +204,7 @@ CASES = [
     Case("heads that do not divide", TRAIN + "--num-kv-heads 3", "do not divide"),
     Case("stream without an end", TRAIN + "--streaming", "--max-batches"),
     Case("weights of another mixture", TRAIN + "--data-weights 1 2", "one share"),
+    Case("weights that are none", TRAIN + "--data-weights nan", "one share"),
     Case("one column alone", TRAIN + "--question-column q", "go together"),
     Case("no GPU", TRAIN + "--device cuda", "--device cuda"),
     Case("batch beyond the memory", TRAIN + "--batch-size 100000000", ["GiB are free", "--batch-size"]),
@@ -333,6 +236,8 @@ CASES = [
     Case("questions not UTF-8", BACKBONE, "line 3", rows(b"\xff")),
     Case("no tokens", BACKBONE + "--max-new-tokens 0", "--max-new-tokens is 0"),
     Case("temperature below zero", BACKBONE + "--temperature -1", "temperature -1"),
+    Case("seed below zero", BACKBONE + "--temperature 1 --seed -5", "--seed is -5"),
+    Case("answers where none can be written", BACKBONE.replace("{answers}", "/proc/a.jsonl"), "/proc/.a.jsonl.lock: "),
     Case("top-p above one", BACKBONE + "--temperature 1 --top-p 2", "top_p 2"),
     Case("samples all alike", BACKBONE + "--samples 4", "--temperature"),
     Case("exit from nothing", BACKBONE + "--early-exit 0.1", "early exit"),
@@ -356,6 +261,17 @@ CASES = [
     Case("another kind of file", "compare.py {data} {data}", ["line 1", "lacks"]),
     Case("sweep of nothing", "sweep.py depth --checkpoint {nothing}", "no config.json"),
     Case("depths below one", "sweep.py depth --checkpoint {run} --depths 0 1", "--depths"),
+    Case(
+        "threshold not a number",
+        "sweep.py early_exit --checkpoint {run} --data {data} --max-new-tokens 9 --thresholds nan",
+        "nan",
+    ),
+    Case("prompts of no tokens", "benchmark.py decode --prompt-length 0", "--prompt-length is 0"),
+    Case(
+        "solutions over the questions",
+        "sample_solutions.py --model {model} --data {data} --output {data}",
+        "something else",
+    ),
     Case("variants not TOML", "ablate.py --variants {data} --output {out}", "not TOML"),
     Case(
         "variants nested",
@@ -381,12 +297,6 @@ def template(tmp_path_factory) -> World:
         done = run(*command.format(**names(world, world)).split())
         assert done.returncode == 0, done.stderr
     return world
-
-
-def names(world: World, template: World) -> dict[str, str]:
-    """What commands call `{name}`; `{rows}` are those that the run was started with."""
-    own = {name: str(getattr(world, name)) for name in "hf model run out data answers trm nothing".split()}
-    return own | {"rows": str(template.data)}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))

@@ -18,6 +18,7 @@ from trm_jax.config import ConfigError, QwenConfig
 from trm_jax.errors import listing
 from trm_jax.files import read_object
 from trm_jax.hub import HubError, require_hub
+from trm_jax.integrity import all_finite
 from trm_jax.qwen import Qwen, abstract_qwen
 from trm_jax.tokenizer import check_tokenizer, read_tokenizer
 from trm_jax.weights import WeightsError, check_weights, named_weights
@@ -96,7 +97,7 @@ def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[t
         weight = np.empty(weights[name].shape, dtype)
         for layer, key in enumerate(keys):
             with _tensor(files[key], key) as tensor:
-                if not np.isfinite(tensor).all():
+                if not all_finite(tensor):
                     raise WeightsError(f"{key} in {files[key]} holds numbers that are not finite")
                 (weight[layer] if name in LAYER_KEYS else weight)[...] = tensor.T if name.endswith("kernel") else tensor
         yield name, weight

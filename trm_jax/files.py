@@ -23,6 +23,7 @@ def locked(lock: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
     Raises BusyError if another process holds it, which then writes to `place`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.open("ab").close()  # a place that cannot be written must not look like one that is in use
     try:
         with filelock.FileLock(lock, timeout=0):
             yield

@@ -14,7 +14,7 @@ from trm_jax.errors import UserError
 from trm_jax.files import read_object, write_whole
 
 SEAL = "seal.json"
-CHUNK = 2**24  # bytes, or numbers, looked at together
+CHUNK = 2**22  # bytes, or numbers, looked at together
 
 
 class DamageError(UserError):
@@ -54,15 +54,22 @@ class Fingerprint:
         """Hands the weights on, one after the other, and takes note of each."""
         for name, weight in weights:
             self._digest.update(f"{name} {weight.shape} ".encode())
-            numbers = np.asarray(weight).reshape(-1)
-            for start in range(
-                0, numbers.size, CHUNK
-            ):  # a part at a time: a float32 copy of all would take much memory
-                self._digest.update(np.ascontiguousarray(numbers[start : start + CHUNK], np.float32))
+            for part in _parts(weight):
+                self._digest.update(np.ascontiguousarray(part, np.float32))
             yield name, weight
 
     def __str__(self) -> str:
         return self._digest.hexdigest()
+
+
+def all_finite(array: np.ndarray) -> bool:
+    return all(np.isfinite(part).all() for part in _parts(array))
+
+
+def _parts(array: Any) -> Iterator[np.ndarray]:
+    """An array piece by piece: what is made of all of it at once would take as much memory again."""
+    numbers = np.asarray(array).reshape(-1)
+    return (numbers[start : start + CHUNK] for start in range(0, numbers.size, CHUNK))
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ class DataConfig:
             raise DataError("no data set: --data names at least one")
         if self.num_samples is not None and self.num_samples < 1:
             raise DataError(f"--num-samples is {self.num_samples}; it must be at least 1")
-        if self.weights and (len(self.weights) != len(self.sources) or min(self.weights) <= 0):
+        if self.weights and (len(self.weights) != len(self.sources) or not all(0 < w < math.inf for w in self.weights)):
             raise DataError(
                 f"--data-weights needs one share above zero for each of the {len(self.sources)} sets in --data"
             )

@@ -1,0 +1,135 @@
+"""A small world of folders and files for a script to work on, and ways to spoil it."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import pytest
+import safetensors.numpy
+
+from tests.conftest import flip_bit, largest_data
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The folders and files of a case: a Hugging Face model, the same converted, a run, rows, and what is not there yet."""
+
+    root: pathlib.Path
+
+    def __getattr__(self, name: str) -> pathlib.Path:
+        return self.root / {"data": "data.jsonl", "answers": "answers.jsonl", "trm": "trm_model.pt"}.get(name, name)
+
+    def snapshot(self) -> dict[str, str]:
+        files = (path for path in self.root.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def names(world: World, template: World) -> dict[str, str]:
+    """What commands call `{name}`; `{rows}` are those that the run was started with."""
+    own = {name: str(getattr(world, name)) for name in "hf model run out data answers trm nothing".split()}
+    return own | {"rows": str(template.data)}
+
+
+LEFT_OUT = object()
+
+
+def edit_json(path: pathlib.Path, **changes) -> None:
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not LEFT_OUT}))
+
+
+def config(**changes):
+    return lambda world: edit_json(world.hf / "config.json", **changes)
+
+
+def tensors(edit):
+    def spoil(world):
+        path = world.hf / "model.safetensors"
+        content = safetensors.numpy.load_file(path)
+        edit(content)
+        safetensors.numpy.save_file(content, path)
+
+    return spoil
+
+
+def put(**changes):
+    return tensors(lambda content: content.update({name.replace("__", "."): value for name, value in changes.items()}))
+
+
+def shards(edit=lambda index, world: None):
+    """The model in two files with an index, which `edit` changes."""
+
+    def spoil(world):
+        path = world.hf / "model.safetensors"
+        content = safetensors.numpy.load_file(path)
+        path.unlink()
+        names = sorted(content)
+        index = {"weight_map": {}}
+        for number, part in enumerate((names[:5], names[5:]), 1):
+            file = f"model-0000{number}-of-00002.safetensors"
+            safetensors.numpy.save_file({name: content[name] for name in part}, world.hf / file)
+            index["weight_map"] |= dict.fromkeys(part, file)
+        edit(index, world)
+        (world.hf / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return spoil
+
+
+def cut(path: Callable[[World], pathlib.Path], size: int):
+    def spoil(world):
+        content = path(world).read_bytes()
+        path(world).write_bytes(content[:size])
+
+    return spoil
+
+
+def write(name: str, content: str | bytes):
+    return lambda world: (world.root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def rows(*lines: str | bytes):
+    good = b'{"question": "1 + 1?", "answer": "#### 2"}'
+    content = [good, good, *(line if isinstance(line, bytes) else line.encode() for line in lines)]
+    return write("data.jsonl", b"\n".join(content) + b"\n")
+
+
+def damage(checkpoints: pathlib.Path, *numbers: int) -> None:
+    for number in numbers:
+        flip_bit(largest_data(checkpoints / str(number)))
+
+
+def index_of(**changes):
+    return shards(lambda index, world: index["weight_map"].update(changes))
+
+
+def save_torch(content):
+    def spoil(world):
+        torch = pytest.importorskip("torch")
+        torch.save(content, world.trm)
+
+    return spoil
+
+
+def no_template(world):
+    (world.hf / "chat_template.jinja").unlink(missing_ok=True)
+    edit_json(world.hf / "tokenizer_config.json", chat_template=LEFT_OUT)
+
+
+def no_end_token(world):
+    path = world.hf / "tokenizer.json"
+    path.write_text(path.read_text().replace("<|im_end|>", "<|the_end|>"))
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        if (world.hf / name).exists():
+            (world.hf / name).write_text((world.hf / name).read_text().replace("<|im_end|>", "<|the_end|>"))
+
+
+def another_backbone(world):
+    edit_json(world.model / "config.json", fingerprint="0" * 64)
+
+
+def backbone_gone(world):
+    shutil.rmtree(world.model)
+    edit_json(world.run / "config.json", model=str(world.nothing))
