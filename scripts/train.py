@@ -139,11 +139,11 @@ def main(options: Options) -> None:
         trm=trm_config,
         train=train_config,
     )
-    require_fit(run, training_set)
+    memory = require_fit(run, training_set)
     with train_loop.open_folder(options.output, run):
         backbone = checkpoint.load_backbone(folder, train_config.dtype)
         trm = new_trm(backbone, trm_config, train_config.seed)
-        print_plan(options, run, backbone, trm, training_set)
+        print_plan(options, run, backbone, trm, training_set, memory)
         outcome = train_loop.fit(
             options.output,
             run,
@@ -207,8 +207,11 @@ def count_batches(options: Options, training_set: "TrainingSet", epochs: int) ->
     return min(filter(None, (whole, limit)))
 
 
-def require_fit(run: "RunConfig", training_set: "TrainingSet") -> None:
-    """Raises a UserError if rows are longer than the backbone was trained for, or the batches do not fit into memory."""
+def require_fit(run: "RunConfig", training_set: "TrainingSet") -> int:
+    """The memory that training needs, bytes, before anything large is read.
+
+    Raises a UserError if it is not there, or if rows are longer than the backbone was trained for.
+    """
     import jax
 
     from trm_jax import train_loop
@@ -225,16 +228,16 @@ def require_fit(run: "RunConfig", training_set: "TrainingSet") -> None:
         )
     backbone = jax.eval_shape(lambda weights: cast(weights, run.train.dtype), abstract_qwen(config))
     trm = abstract_trm(backbone, run.trm)
-    train_loop.require_memory(train_loop.expected_memory(backbone, trm, run, training_set.loader))
+    memory = train_loop.expected_memory(backbone, trm, run, training_set.loader)
+    train_loop.require_memory(memory)
+    return memory
 
 
-def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet") -> None:
-    from trm_jax import train_loop
+def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet", memory: int) -> None:
     from trm_jax.device import describe_device
     from trm_jax.weights import count_weights
 
     config, train = run.trm, run.train
-    memory = train_loop.expected_memory(backbone, trm, run, training_set.loader)
     held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
     print(
         f"device        {describe_device()}, computing in {train.dtype}\n"

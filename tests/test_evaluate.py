@@ -113,6 +113,6 @@ def test_answers_to_other_questions_are_refused(tmp_path):
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
     path = ev.open_output(tmp_path / "out.jsonl", tmp_path, {"head": "trm"})
     evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
-    with pytest.raises(EvaluationError, match="'trm' there, 'backbone' now"):
+    with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
         ev.open_output(path, tmp_path, {"head": "backbone"})
     assert ev.open_output(None, tmp_path, {"head": "a"}) != ev.open_output(None, tmp_path, {"head": "b"})

@@ -170,6 +170,8 @@ def test_metrics_and_learning_rate_follow_the_depth(tmp_path):
 def test_a_folder_of_another_run_is_refused(tmp_path):
     config = run_config(tmp_path, 6, tiny_model("residual").trm.config)
     other = dataclasses.replace(config, num_batches=7)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.config.json.partial").write_text("{")  # killed in the middle of its first file
     for _ in range(2):
         with train_loop.open_folder(tmp_path / "run", config):
             pass

@@ -12,7 +12,7 @@ from typing import Any
 from trm_jax.answers import find_answer, majority, reference_answer, same_answer
 from trm_jax.batching import Answer
 from trm_jax.data import encode_prompts
-from trm_jax.errors import UserError, listing
+from trm_jax.errors import UserError, differences, listing
 from trm_jax.files import lock_beside, locked, read_lines, read_object, write_whole
 from trm_jax.intervals import accuracy
 
@@ -60,28 +60,28 @@ def evaluate(
     before was done. Raises EvaluationError if the file's questions are others, BusyError if another process writes it.
     """
     with locked(lock_beside(output), output) if output else contextlib.nullcontext():
-        return _evaluate(rows, tokenizer, generate, output, settings or {}, samples, progress)
+        done = read_records(output, rows) if output else {}
+        prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
+        todo = [index for index in range(len(rows)) if index not in done]
+        finished = _by_question(generate([prompts[index] for index in todo]), samples)
+        started = time.perf_counter()
+        for number, answers in progress(finished, total=len(todo)):
+            now = time.perf_counter()
+            index = todo[number]
+            texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
+            done[index] = grade(index, rows[index], texts, answers, now - started)
+            started = now
+            if output:
+                _append(output, done[index], settings or {})
+        return [done[index] for index in range(len(rows))]
 
 
-def _evaluate(rows, tokenizer, generate, output, settings, samples, progress) -> list[dict[str, Any]]:
-    done = read_records(output, rows) if output else {}
-    prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
-    todo = [index for index in range(len(rows)) if index not in done]
-    finished = _by_question(generate([prompts[index] for index in todo]), samples)
-    started = time.perf_counter()
-    for number, answers in progress(finished, total=len(todo)):
-        now = time.perf_counter()
-        index = todo[number]
-        texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
-        done[index] = grade(index, rows[index], texts, answers, now - started)
-        started = now
-        if output:
-            if not output.exists():
-                output.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(output.with_suffix(".json"), json.dumps(settings, indent=2) + "\n")
-            with output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[index], ensure_ascii=False) + "\n")
-    return [done[index] for index in range(len(rows))]
+def _append(output: pathlib.Path, record: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Writes a record; before the first one, the settings beside it."""
+    if not output.exists():
+        write_whole(output.with_suffix(".json"), json.dumps(settings, indent=2) + "\n")
+    with output.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def _by_question(answers: Iterable[Answer], samples: int) -> Iterator[tuple[int, list[Answer]]]:
@@ -104,13 +104,8 @@ def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
-        differences = [
-            f"{name}: {found.get(name)!r} there, {settings[name]!r} now"
-            for name in settings
-            if found.get(name) != settings[name]
-        ]
-        if differences:
-            raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(differences)}")
+        if others := differences(found, settings):
+            raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
     return path
 
 

@@ -38,9 +38,14 @@ def lock_beside(path: pathlib.Path) -> pathlib.Path:
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file that is either the old or the new one, whenever the process ends."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
+
+
+def partial_of(path: pathlib.Path) -> pathlib.Path:
+    """What `write_whole` writes first; a kill may leave it behind."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def read_object(path: pathlib.Path, error: type[UserError]) -> dict[str, Any]:

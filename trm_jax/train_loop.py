@@ -19,8 +19,8 @@ from tqdm import tqdm
 from trm_jax.batches import Batch, Loader, StreamLoader
 from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.device import free_memory
-from trm_jax.errors import UserError, listing
-from trm_jax.files import locked
+from trm_jax.errors import UserError, differences, listing
+from trm_jax.files import locked, partial_of
 from trm_jax.folders import CheckpointError, read_config, write_config
 from trm_jax.loss import CHUNK
 from trm_jax.metrics import METRICS, MetricsLog, NonFiniteError, plot_loss
@@ -89,19 +89,13 @@ def open_folder(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
         raise CheckpointError(f"{folder} is not a folder: give another --output")
     lock, values = folder / ".lock", config.to_json(folder)
     with locked(lock, folder):
-        is_new = all(path == lock for path in folder.iterdir())
+        is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
         if is_new:
             write_config(folder, values)
         found = read_config(folder)
-        differences = [
-            f"{name} {there!r} there, {here!r} now"
-            for name in values
-            if name != "model"
-            for name, there, here in _differences(name, found.get(name), values[name])
-        ]
-        if differences:
+        if others := differences(found | {"model": values["model"]}, values):  # the same model may lie elsewhere now
             raise CheckpointError(
-                f"{folder} holds another run; give another --output, or the same options: {listing(differences)}"
+                f"{folder} holds another run; give another --output, or the same options: {listing(others)}"
             )
         try:
             yield
@@ -109,13 +103,6 @@ def open_folder(folder: pathlib.Path, config: RunConfig) -> Iterator[None]:
             if is_new and not (folder / METRICS).exists():
                 shutil.rmtree(folder)
             raise
-
-
-def _differences(name: str, there: Any, here: Any) -> list[tuple[str, Any, Any]]:
-    """What differs between two parts of a config, by the names of the innermost fields."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [found for key in here for found in _differences(f"{name}.{key}", there.get(key), here[key])]
-    return [] if there == here else [(name, there, here)]
 
 
 def fit(
