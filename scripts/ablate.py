@@ -37,13 +37,15 @@ class Options(cli.CommonOptions):
     """Questions, as for eval_gsm8k.py (default: the test split of --data)."""
     questions: int = 500
     """The first so many questions."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest answer (default: as eval_gsm8k.py)."""
 
 
 def main(options: Options) -> None:
     variants = read_variants(options.variants)
     if options.against not in variants:
         raise UserError(f"--against {options.against} is none of the variants {sorted(variants)}")
-    options.require(1, "questions")
+    options.require(1, "questions", "max_new_tokens")
     with locked(options.output / ".lock", options.output):
         compare_variants(options, variants)
 
@@ -51,6 +53,8 @@ def main(options: Options) -> None:
 def compare_variants(options: Options, variants: dict[str, dict[str, Any]]) -> None:
     runs = [(name, seed) for seed in options.seeds for name in variants]  # a whole seed first: a report can come early
     questions = ["--data", options.eval_data or options.data, "--limit", options.questions]
+    if options.max_new_tokens is not None:
+        questions += ["--max-new-tokens", options.max_new_tokens]
     backbone = options.output / "backbone.jsonl"
     run("eval_gsm8k.py", "--checkpoint", options.model, "--head", "backbone", "--output", backbone, *questions)
     for number, (name, seed) in enumerate(runs, start=1):

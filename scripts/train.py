@@ -52,9 +52,9 @@ class Options(cli.CommonOptions):
     kv_cache: Literal["last_pass", "per_pass"] | None = None
     """What decoding keeps of the recursion, as the model's own setting (default: the preset's)."""
     latent_updates: int | None = None
-    """n, updates of z in a pass (default 6; demo 2)."""
+    """n, updates of z in a pass (default 6; demo 1)."""
     recursions: int | None = None
-    """T, passes in a supervision step (default 3; demo 2)."""
+    """T, passes in a supervision step (default 3; demo 1)."""
     supervision_steps: int | None = None
     """N_sup, supervision steps on each batch, an optimizer step after each (default 16; demo 2)."""
     num_kv_heads: int | None = None

@@ -131,6 +131,7 @@ def ablation(folders, tmp_path_factory):
         "[shallow]\nlatent-updates = 2\nrecursions = 2\nsupervision-steps = 1\n"
     )
     options = ["--model", root / "model", "--output", out, "--variants", variants, "--questions", 8, "--seeds", 0]
+    options += ["--max-new-tokens", 12]
     done = run("ablate.py", *options)
     assert done.returncode == 0, done.stderr
     return out, options, done.stdout
@@ -146,6 +147,8 @@ def test_ablate_trains_and_compares(ablation):
     assert found["single"]["flops"] < found["shallow"]["flops"]
     assert found["single"]["parameters"] == found["shallow"]["parameters"]
     assert found["single"]["over_control"] is None
+    for answers in (out / "backbone.jsonl", *out.glob("*/0/answers.jsonl")):
+        assert max(json.loads(line)["tokens"] for line in answers.read_text().splitlines()) == 12
 
 
 def test_seeds_are_averaged_question_by_question(ablation, tmp_path):

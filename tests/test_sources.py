@@ -1,7 +1,9 @@
 """Rows from files, from the demo, from the hub (a stand-in), and mixtures of them."""
 
+import itertools
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -101,12 +103,30 @@ def test_demo_problems_are_right_disjoint_and_repeatable():
     assert test == problems.split("test")
     assert not {row["question"] for row in test} & {row["question"] for row in train}
     for row in test:
-        *lines, final = row["answer"].splitlines()
-        assert len(lines) == 2
-        for line in lines:
-            sum_, result = line.split("<<")[1].split(">>")[0].split("=")
-            assert eval(sum_) == int(result)
-        assert final == f"#### {result}"
+        require_right(row, steps=2, largest=9)
+
+
+@pytest.mark.parametrize(("steps", "largest"), [(3, 9), (2, 60)])
+def test_problems_of_more_steps_and_larger_numbers(steps, largest):
+    rows = list(itertools.islice(problems.problems(0, steps, largest), 200))
+    assert len({row["question"] for row in rows}) == 200
+    numbers = [number for row in rows for number in require_right(row, steps, largest)]
+    assert max(numbers) > largest - 3
+
+
+def require_right(row, steps, largest):
+    """Every line follows from the one before and from the question; the numbers of the question."""
+    *lines, final = row["answer"].splitlines()
+    numbers = [int(number) for number in re.findall(r"\d+", row["question"])]
+    assert max(numbers) <= largest + 3
+    assert len(lines) == len(numbers) - 1 == steps
+    total = numbers[0]
+    for line, number in zip(lines, numbers[1:], strict=True):
+        sum_, result = line.split("<<")[1].split(">>")[0].split("=")
+        assert re.fullmatch(rf"{total}[-+*]{number}", sum_)
+        assert eval(sum_) == (total := int(result)) > 0
+    assert final == f"#### {total}"
+    return numbers
 
 
 GSM8K = pathlib.Path(__file__).parents[2] / "shared" / "gsm8k"

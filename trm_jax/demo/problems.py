@@ -10,25 +10,28 @@ FEWER = ("{name} gives away {b}.", "{name} loses {b}.", "{name} sells {b}.")
 TIMES = ("An uncle makes it {b} times as many.", "{name} trades and has {b} times as many.")
 
 
-def _step(rng: random.Random, total: int) -> tuple[str, str, int]:
-    """One change of the total: its sentence, its arithmetic, the new total."""
+def _step(rng: random.Random, total: int, largest: int) -> tuple[str, str, int]:
+    """One change of the total, by `largest` at most: its sentence, its arithmetic, the new total."""
     kind = rng.choice(("+", "+", "-", "-", "*"))
     if kind == "*" and total <= 9:
         b = rng.randint(2, 3)
         return rng.choice(TIMES).replace("{b}", str(b)), f"{total}*{b}", total * b
     if kind == "-" and total > 4:
-        b = rng.randint(2, min(total - 2, 9))
+        b = rng.randint(2, min(total - 2, largest))
         return rng.choice(FEWER).replace("{b}", str(b)), f"{total}-{b}", total - b
-    b = rng.randint(2, 9)
+    b = rng.randint(2, largest)
     return rng.choice(MORE).replace("{b}", str(b)), f"{total}+{b}", total + b
 
 
-def make_problem(rng: random.Random, steps: int) -> dict[str, str]:
-    """One problem: `question`, and `answer` with a line a step, GSM8K's <<…>> marks and the #### line."""
-    name, item, total = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(3, 12)
+def make_problem(rng: random.Random, steps: int, largest: int = 9) -> dict[str, str]:
+    """One problem: `question`, and `answer` with a line a step, GSM8K's <<…>> marks and the #### line.
+
+    No number in the question is above `largest` + 3.
+    """
+    name, item, total = rng.choice(NAMES), rng.choice(ITEMS), rng.randint(3, largest + 3)
     sentences, lines = [f"{name} has {total} {item}."], []
     for _ in range(steps):
-        sentence, sum_, total = _step(rng, total)
+        sentence, sum_, total = _step(rng, total, largest)
         sentences.append(sentence.replace("{name}", name))
         spaced = sum_.replace("+", " + ").replace("-", " - ").replace("*", " * ")
         lines.append(f"{spaced} = <<{sum_}={total}>>{total}")
@@ -36,11 +39,11 @@ def make_problem(rng: random.Random, steps: int) -> dict[str, str]:
     return {"question": " ".join(sentences), "answer": "\n".join([*lines, f"#### {total}"])}
 
 
-def problems(seed: int, steps: int) -> Iterator[dict[str, str]]:
+def problems(seed: int, steps: int, largest: int = 9) -> Iterator[dict[str, str]]:
     """An endless stream of problems, no question twice."""
     rng, seen = random.Random(seed), set()
     while True:
-        problem = make_problem(rng, steps)
+        problem = make_problem(rng, steps, largest)
         if problem["question"] not in seen:
             seen.add(problem["question"])
             yield problem
