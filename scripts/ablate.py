@@ -11,10 +11,11 @@ import tomllib
 from typing import Any
 
 from trm_jax import cli
-from trm_jax.errors import UserError
+from trm_jax.errors import UserError, listing
 from trm_jax.files import locked
 
 PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
+OWN = ("model", "output", "data", "seed", "eval-limit")  # options of train.py that are not a variant's to choose
 SCRIPTS = pathlib.Path(__file__).parent
 
 
@@ -34,7 +35,7 @@ class Options(cli.CommonOptions):
     data: str = "demo"
     """Training set, as for train.py."""
     eval_data: str | None = None
-    """Questions, as for eval_gsm8k.py (default: the test split of --data)."""
+    """Questions, as for eval_gsm8k.py (default: the test split of --data; a file has none)."""
     questions: int = 500
     """The first so many questions."""
     max_new_tokens: int | None = None
@@ -46,6 +47,8 @@ def main(options: Options) -> None:
     if options.against not in variants:
         raise UserError(f"--against {options.against} is none of the variants {sorted(variants)}")
     options.require(1, "questions", "max_new_tokens")
+    if options.eval_data is None and pathlib.Path(options.data).is_file():
+        raise UserError(f"{options.data} is a file of training rows: name the questions with --eval-data")
     with locked(options.output / ".lock", options.output):
         compare_variants(options, variants)
 
@@ -67,7 +70,7 @@ def compare_variants(options: Options, variants: dict[str, dict[str, Any]]) -> N
     from trm_jax.ablation import report
 
     folders = {name: [options.output / name / str(seed) for seed in options.seeds] for name in variants}
-    print(report(backbone, folders, options.against, options.output))
+    print(report(backbone, folders, options.against, options.output, options.questions))
 
 
 def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
@@ -78,20 +81,24 @@ def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
-    for name, own in content.items():
-        nested = [key for key in own if isinstance(own[key], dict)] if isinstance(own, dict) else []
-        if nested:
-            raise UserError(f'{path}: {name} holds a table; a name with a dot needs quotes: ["{name}.{nested[0]}"]')
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    return {name: common | own for name, own in content.items() if isinstance(own, dict)}
+    variants = {name: common | own for name, own in content.items() if isinstance(own, dict)}
+    for name, own in variants.items():
+        if nested := [key for key in own if isinstance(own[key], dict)]:
+            raise UserError(f'{path}: {name} holds a table; a name with a dot needs quotes: ["{name}.{nested[0]}"]')
+        if taken := [key for key in own if key.replace("_", "-") in OWN]:
+            raise UserError(f"{path}: {name} sets {listing(taken)}, which ablate.py itself gives to each run")
+    return variants
 
 
 def arguments(options: dict[str, Any]) -> list[str]:
     """`{"batch-size": 8, "random-depth": true}` as a command line has it."""
     words = []
     for name, value in options.items():
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        words += [f"--{name}", *map(str, values)]
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return words
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.conftest import run
-from trm_jax import compare
+from trm_jax import compare, intervals
 from trm_jax.ablation import report
 from trm_jax.evaluate import EvaluationError
 from trm_jax.solutions import right_solutions, write_solutions
@@ -54,6 +54,37 @@ def test_files_that_are_no_evaluations(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(EvaluationError, match=message):
         compare.read_evaluation(path)
+
+
+def test_a_question_that_is_asked_twice_counts_twice(tmp_path):
+    """In whatever order the two were answered."""
+    asked = [record("q", right) | {"index": index} for index, right in enumerate((True, False))]
+    evaluations = [
+        compare.read_evaluation(write(tmp_path / f"{name}.jsonl", records))
+        for name, records in {"a": asked, "b": asked[::-1]}.items()
+    ]
+    base, found = compare.compare(evaluations)
+    assert base.accuracy.estimate == 0.5
+    assert (list(found.fixed), list(found.broken)) == ([], [])
+
+
+def test_other_expected_answers_are_no_pair(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", [record("q", True) | {"expected": name}]) for name in "12"]
+    with pytest.raises(EvaluationError, match=r"expects '1' and .* '2' as the answer to: q"):
+        compare.compare([compare.read_evaluation(path) for path in files])
+
+
+def test_few_flips_do_not_look_certain(tmp_path):
+    """The bootstrap of questions that did not flip is a point; of many that did, it is used."""
+    right = [record(str(number), True) | {"index": number} for number in range(40)]
+    half = [one | {"correct": number % 2 == 0} for number, one in enumerate(right)]
+    same, other = (write(tmp_path / f"{name}.jsonl", records) for name, records in {"a": right, "b": half}.items())
+    evaluations = [compare.read_evaluation(path) for path in (same, same, other)]
+    _, unchanged, changed = compare.compare(evaluations)
+    assert unchanged.difference == intervals.paired_difference([True] * 40, [True] * 40)
+    assert unchanged.difference.low < 0 < unchanged.difference.high
+    right, wrong = (one.right([str(number) for number in range(40)]) for one in evaluations[1:])
+    assert changed.difference == intervals.bootstrap_difference(wrong, right)
 
 
 def test_nothing_in_common_is_refused(tmp_path):
@@ -164,8 +195,10 @@ def test_seeds_are_averaged_question_by_question(ablation, tmp_path):
     single, _ = json.loads((tmp_path / "report.json").read_text())["variants"]
     assert single["accuracy_of_each_run"] == [1, 0, 0.5]
     assert single["accuracy"]["estimate"] == 0.5
-    assert single["accuracy"]["high"] - single["accuracy"]["low"] > 0.6
+    assert (single["accuracy"]["low"], single["accuracy"]["high"]) == (0, 1)
     assert "| 100.0, 0.0, 50.0 |" in (tmp_path / "report.md").read_text()
+    report(out / "backbone.jsonl", {"single": runs, "shallow": [out / "shallow/0"]}, "shallow", tmp_path, limit=4)
+    assert "4 questions, 3 seeds" in (tmp_path / "report.md").read_text()
 
 
 def test_ablate_goes_on(ablation):

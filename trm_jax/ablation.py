@@ -18,7 +18,7 @@ from trm_jax.batches import Batch
 from trm_jax.compare import Evaluation, read_evaluation, shared_questions
 from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.flops import count_flops
-from trm_jax.intervals import Interval, bootstrap_accuracy, bootstrap_difference
+from trm_jax.intervals import Interval, accuracy_of_runs, difference_of_runs
 from trm_jax.metrics import METRICS, TIMINGS, read_metrics
 from trm_jax.model import abstract_trm
 from trm_jax.optimizer import make_optimizer, supervision_depths
@@ -100,6 +100,7 @@ def report(
     runs: Mapping[str, Sequence[pathlib.Path]],
     against: str,
     folder: pathlib.Path,
+    limit: int | None = None,
 ) -> str:
     """Writes `report.md`, `report.json` and `report.png` to the folder and returns the Markdown.
 
@@ -107,10 +108,11 @@ def report(
         backbone: the answers of the backbone alone.
         runs: the training folders of each variant, with the answers in `answers.jsonl`.
         against: the variant that the others are compared with, beside the backbone.
+        limit: only the first so many questions.
     """
     base = read_evaluation(backbone)
     answers = {name: [read_evaluation(run / "answers.jsonl") for run in folders] for name, folders in runs.items()}
-    questions = shared_questions([base, *(one for each in answers.values() for one in each)])
+    questions = shared_questions([base, *(one for each in answers.values() for one in each)])[:limit]
     baseline = base.right(questions)[None]
     variants = [
         Variant(
@@ -140,9 +142,9 @@ def _row(variant: Variant, baseline: np.ndarray, control: Variant) -> dict[str, 
     return means | {
         "name": variant.name,
         "accuracy_of_each_run": variant.right.mean(axis=1).tolist(),
-        "accuracy": bootstrap_accuracy(variant.right),
-        "over_backbone": bootstrap_difference(variant.right, baseline),
-        "over_control": None if variant is control else bootstrap_difference(variant.right, control.right),
+        "accuracy": accuracy_of_runs(variant.right),
+        "over_backbone": difference_of_runs(variant.right, baseline),
+        "over_control": None if variant is control else difference_of_runs(variant.right, control.right),
         "seconds_per_sample": variant.seconds_per_sample,
     }
 
@@ -178,7 +180,7 @@ def _plot(variants: Sequence[Variant], baseline: np.ndarray, path: pathlib.Path)
     axes = figure.subplots()
     for place, variant in enumerate(variants):
         axes.plot([place] * len(variant.right), 100 * variant.right.mean(axis=1), "o", color="tab:orange", alpha=0.6)
-        interval = bootstrap_accuracy(variant.right)
+        interval = accuracy_of_runs(variant.right)
         ends = [100 * (interval.estimate - interval.low)], [100 * (interval.high - interval.estimate)]
         axes.errorbar(place, 100 * interval.estimate, yerr=ends, fmt="_", capsize=4, color="tab:blue")
     axes.axhline(100 * baseline.mean(), color="grey", linestyle="--", label="backbone alone")

@@ -1,5 +1,6 @@
 """Evaluations of the same questions, paired: which answers flipped, and what that allows to say."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ import numpy as np
 from trm_jax.errors import listing
 from trm_jax.evaluate import EvaluationError
 from trm_jax.files import read_lines
-from trm_jax.intervals import Interval, accuracy, bootstrap_difference, flips, mcnemar
+from trm_jax.intervals import Interval, accuracy, bootstrap_difference, flips, mcnemar, paired_difference
 
-NEEDED = ("question", "text", "extracted", "expected", "correct", "strict", "seconds")
+FEW_FLIPS = 10  # below this, resampling the same few questions looks surer than it is
+NEEDED = ("index", "question", "text", "extracted", "expected", "correct", "strict", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,29 +37,45 @@ class Comparison:
     accuracy: Interval
     strict: float  # share of the questions that are right and boxed
     seconds_per_sample: float
-    difference: Interval  # paired bootstrap
+    difference: Interval  # paired: bootstrap, or Agresti and Min's where few questions flipped
     fixed: Sequence[str]  # questions that are right here and wrong in the first
     broken: Sequence[str]
     p: float  # McNemar's
 
 
 def read_evaluation(path: pathlib.Path) -> Evaluation:
-    """A file of eval_gsm8k.py. Raises EvaluationError, naming the line."""
-    records = {}
+    """A file of eval_gsm8k.py, in the order of its data set. Raises EvaluationError, naming the line."""
+    found = []
     for number, record in read_lines(path, EvaluationError):
         if missing := [name for name in NEEDED if name not in record]:
             raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of eval_gsm8k.py")
-        records[record["question"]] = record
-    if not records:
+        found.append(record)
+    if not found:
         raise EvaluationError(f"{path} holds no answers")
+    asked, records = collections.Counter(), {}
+    for record in sorted(found, key=lambda record: record["index"]):
+        question = record["question"]
+        asked[question] += 1
+        records[question if asked[question] == 1 else f"{question} ({asked[question]})"] = record
     return Evaluation(str(path.parent / path.stem), records)
 
 
 def shared_questions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The questions that all have, in the order of the first. Raises EvaluationError if there are none."""
-    shared = [q for q in evaluations[0].records if all(q in other.records for other in evaluations)]
+    """The questions that all have, in the order of the first.
+
+    Raises EvaluationError if there are none, or if one is expected to have different answers.
+    """
+    first, *others = evaluations
+    shared = [q for q in first.records if all(q in other.records for other in others)]
     if not shared:
         raise EvaluationError(f"no question is in all of {', '.join(one.name for one in evaluations)}")
+    for question in shared:
+        expected = first.records[question]["expected"]
+        for other in others:
+            if (own := other.records[question]["expected"]) != expected:
+                raise EvaluationError(
+                    f"{first.name} expects {expected!r} and {other.name} {own!r} as the answer to: {question}"
+                )
     return shared
 
 
@@ -74,7 +92,9 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
                 accuracy=accuracy(right.tolist()),
                 strict=float(one.right(questions, "strict").mean()),
                 seconds_per_sample=float(np.mean([one.records[question]["seconds"] for question in questions])),
-                difference=bootstrap_difference(right[None], baseline[None]),
+                difference=bootstrap_difference(right, baseline)
+                if fixed + broken >= FEW_FLIPS
+                else paired_difference(right.tolist(), baseline.tolist()),
                 fixed=[q for q, now, before in zip(questions, right, baseline, strict=True) if now and not before],
                 broken=[q for q, now, before in zip(questions, right, baseline, strict=True) if before and not now],
                 p=mcnemar(fixed, broken),

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 DRAWS = 10_000  # of the bootstrap
@@ -57,20 +57,56 @@ def paired_difference(right: Sequence[bool], baseline: Sequence[bool]) -> Interv
     return Interval((fixed - broken) / n, max(-1.0, center - half), min(1.0, center + half))
 
 
-def bootstrap_accuracy(right: Bool[np.ndarray, "R n"], seed: int = 0) -> Interval:
-    """The share of right answers of R runs on the same n questions; runs and questions are resampled."""
-    return _percentiles(right.mean(), _resampled_means(right, *_draw(right.shape[1], seed)))
+def bootstrap_difference(right: Bool[np.ndarray, " n"], baseline: Bool[np.ndarray, " n"], seed: int = 0) -> Interval:
+    """How much more is right than in the baseline, on the same questions: percentiles of 10,000 draws of questions."""
+    differences, n = right.astype(np.float32) - baseline, len(right)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.float32)
+    low, high = np.quantile(drawn @ differences / n, [0.025, 0.975])
+    return Interval(float(differences.mean()), float(low), float(high))
 
 
-def bootstrap_difference(right: Bool[np.ndarray, "R n"], baseline: Bool[np.ndarray, "R2 n"], seed: int = 0) -> Interval:
-    """How much more is right than in the baseline; the same questions are drawn for both, runs for each.
+def accuracy_of_runs(right: Bool[np.ndarray, "R n"]) -> Interval:
+    """The share of right answers of R runs on the same n questions; the runs' spread is part of the interval.
 
-    With one run a side this is the paired bootstrap; with several, their spread is part of the interval, as far as so few
-    runs show it. Percentiles of 10,000 draws.
+    Student's t with the degrees of freedom of Welch and Satterthwaite: three runs hardly tell how much runs differ, and the
+    interval is as wide as that makes it. Of one run, Wilson's.
     """
-    questions, rng = _draw(right.shape[1], seed)
-    difference = _resampled_means(right, questions, rng) - _resampled_means(baseline, questions, rng)
-    return _percentiles(right.mean() - baseline.mean(), difference)
+    if len(right) == 1:
+        return accuracy(right[0].tolist())
+    return _student(right.mean(), [_of_questions(right.mean(axis=0), 0, 1), _of_runs(right)], 0, 1)
+
+
+def difference_of_runs(right: Bool[np.ndarray, "R n"], baseline: Bool[np.ndarray, "R2 n"]) -> Interval:
+    """How much more is right than in the baseline, on the same questions; the spread of both sides' runs is part of the
+    interval, as in `accuracy_of_runs`. With one run a side, Agresti and Min's.
+    """
+    if len(right) == len(baseline) == 1:
+        return paired_difference(right[0].tolist(), baseline[0].tolist())
+    differences = right.mean(axis=0) - baseline.mean(axis=0)
+    parts = [_of_questions(differences, -1, 1), *(_of_runs(side) for side in (right, baseline) if len(side) > 1)]
+    return _student(differences.mean(), parts, -1, 1)
+
+
+def _of_questions(values: Float[np.ndarray, " n"], least: float, most: float) -> tuple[float, int]:
+    """The squared standard error of the mean over questions, and its degrees of freedom.
+
+    A question at either bound is added, so that values that are all alike do not look certain.
+    """
+    values = np.append(values, [least, most])
+    return values.var(ddof=1) / len(values), len(values) - 1
+
+
+def _of_runs(right: Bool[np.ndarray, "R n"]) -> tuple[float, int]:
+    return right.mean(axis=1).var(ddof=1) / len(right), len(right) - 1
+
+
+def _student(estimate: float, parts: Sequence[tuple[float, int]], least: float, most: float) -> Interval:
+    from scipy.stats import t
+
+    square = sum(part for part, _ in parts)
+    freedom = square**2 / sum(part**2 / own for part, own in parts)
+    half = float(t.ppf(0.975, freedom)) * math.sqrt(square)
+    return Interval(float(estimate), max(least, float(estimate) - half), min(most, float(estimate) + half))
 
 
 def mcnemar(fixed: int, broken: int) -> float:
@@ -81,19 +117,3 @@ def mcnemar(fixed: int, broken: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
-
-
-def _draw(count: int, seed: int):
-    """How often each question is drawn, [DRAWS, n], and the generator to go on with."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(count, np.full(count, 1 / count), DRAWS).astype(np.float32), rng
-
-
-def _resampled_means(right, questions, rng):
-    runs = rng.multinomial(len(right), np.full(len(right), 1 / len(right)), DRAWS) / len(right)
-    by_run = questions @ right.T.astype(np.float32) / right.shape[1]  # [DRAWS, R]
-    return np.sum(by_run * runs, axis=1)
-
-
-def _percentiles(estimate, draws) -> Interval:
-    return Interval(float(estimate), *map(float, np.quantile(draws, [0.025, 0.975])))
