@@ -59,7 +59,7 @@ def main(options: Options) -> None:
 
     from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, open_output, summarize
+    from trm_jax.evaluate import evaluate, file_name, open_output, summarize
     from trm_jax.layout import for_decoding
     from trm_jax.sources import SHORT_NAMES, load_rows
 
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
     on_demo = source == "demo"
     dtype = compute_dtype(options.dtype)
     chosen = checkpoint.resolve(options.checkpoint)
-    model = for_decoding(checkpoint.load_resolved(chosen, dtype, use_ema=options.weights == "ema"))
+    model = checkpoint.load_resolved(chosen, dtype, use_ema=options.weights == "ema")
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(source, "test")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
@@ -88,7 +88,10 @@ def main(options: Options) -> None:
         }
         if options.early_exit is not None:
             settings["early_exit"] = options.early_exit
-    output = open_output(options.output, folder / "evaluation", settings)
+    output = options.output or folder / "evaluation" / file_name(settings)
+    settings["fingerprint"] = checkpoint.fingerprint(chosen, model if options.head == "trm" else None)
+    open_output(output, settings)
+    model = for_decoding(model)
     print(f"{describe_device()}, {len(rows)} questions of {source}, answers in {output}")
 
     answer = functools.partial(

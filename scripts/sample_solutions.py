@@ -52,7 +52,7 @@ def main(options: Options) -> None:
 
     from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, open_output
+    from trm_jax.evaluate import evaluate, open_output, require_jsonl
     from trm_jax.layout import for_decoding
     from trm_jax.solutions import write_solutions
     from trm_jax.sources import load_rows
@@ -62,16 +62,19 @@ def main(options: Options) -> None:
     if options.temperature <= 0:
         raise UserError("--temperature must be above zero: without it all solutions of a question are the same")
     on_demo, dtype = options.data == "demo", compute_dtype(options.dtype)
-    model = for_decoding(checkpoint.load_model(folders.model_folder(options.model), dtype))
+    folder = folders.model_folder(options.model)
+    model = for_decoding(checkpoint.load_model(folder, dtype))
     tokenizer = checkpoint.load_tokenizer(options.model)
     rows = load_rows(options.data, "train")[: options.limit]
     max_new_tokens = options.max_new_tokens or (demo.MAX_NEW_TOKENS if on_demo else 512)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
-    settings = {"model": str(options.model), "data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    settings = {"data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype} | drawing
+    settings["fingerprint"] = checkpoint.fingerprint(folder)
     drawn = options.output.with_suffix(".samples.jsonl")
     if options.output.exists() and not drawn.exists():
         raise UserError(f"{options.output} holds something else than solutions drawn here: give another --output")
-    samples = open_output(drawn, options.output.parent, settings | drawing)
+    require_jsonl(options.output)
+    open_output(drawn, settings)
     print(f"{describe_device()}, {options.samples} solutions for each of {len(rows)} questions of {options.data}")
 
     config = decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p)
@@ -85,9 +88,9 @@ def main(options: Options) -> None:
         seed=options.seed,
     )
     progress = functools.partial(tqdm, unit="question")
-    records = evaluate(rows, tokenizer, answer, samples, settings | drawing, options.samples, progress)
+    records = evaluate(rows, tokenizer, answer, drawn, settings, options.samples, progress)
     counts = write_solutions(options.output, records, options.keep)
-    write_whole(options.output.with_suffix(".json"), json.dumps(settings | drawing | counts, indent=2) + "\n")
+    write_whole(options.output.with_suffix(".json"), json.dumps(settings | counts, indent=2) + "\n")
     print(
         f"{counts['right']:,} of {counts['samples']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
         f"a box\n{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"

@@ -111,8 +111,20 @@ def test_answers_to_other_questions_are_refused(tmp_path):
 
 
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
-    path = ev.open_output(tmp_path / "out.jsonl", tmp_path, {"head": "trm"})
+    path = ev.open_output(tmp_path / "out.jsonl", {"head": "trm"})
     evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
     with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
-        ev.open_output(path, tmp_path, {"head": "backbone"})
-    assert ev.open_output(None, tmp_path, {"head": "a"}) != ev.open_output(None, tmp_path, {"head": "b"})
+        ev.open_output(path, {"head": "backbone"})
+    assert ev.file_name({"head": "a"}) != ev.file_name({"head": "b"})
+
+
+def test_other_expected_answers_are_refused(tmp_path):
+    evaluate(ROWS[:4], Echo(), solve, tmp_path / "out.jsonl")
+    mended = [row | {"answer": "#### 99"} for row in ROWS[:4]]
+    with pytest.raises(EvaluationError, match="other questions"):
+        evaluate(mended, Echo(), solve, tmp_path / "out.jsonl")
+
+
+def test_answers_do_not_lie_where_their_summary_goes(tmp_path):
+    with pytest.raises(EvaluationError, match=r"must end in \.jsonl"):
+        ev.open_output(tmp_path / "out.json", {})

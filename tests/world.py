@@ -133,3 +133,9 @@ def another_backbone(world):
 def backbone_gone(world):
     shutil.rmtree(world.model)
     edit_json(world.run / "config.json", model=str(world.nothing))
+
+
+def answers_of_another_model(world):
+    settings = {"data": str(world.data), "head": "backbone", "max_new_tokens": 48, "dtype": "float32"}
+    write("answers.jsonl", "")(world)
+    write("answers.json", json.dumps(settings | {"fingerprint": "other"}))(world)

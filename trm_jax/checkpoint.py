@@ -120,6 +120,12 @@ def describe(path: pathlib.Path) -> str:
     return "untrained" if values["trm"] is None else "imported"
 
 
+def fingerprint(path: pathlib.Path, model: QwenTRM | None = None) -> str:
+    """Of what a resolved path is evaluated as: its backbone alone, or with the recursion that was loaded from it."""
+    backbone = read_config(model_folder(training_folder(path)))["fingerprint"]
+    return backbone if model is None else f"{backbone} {Fingerprint.of(named_weights(model.trm).items())}"
+
+
 def _save_weights(folder: pathlib.Path, weights: Iterable[tuple[str, Any]]) -> None:
     # Orbax holds a second copy of all that it saves in one go; one folder a weight keeps that to one weight.
     context = ocp.Context()

@@ -93,14 +93,24 @@ def _by_question(answers: Iterable[Answer], samples: int) -> Iterator[tuple[int,
             yield answer.prompt, sorted(waiting.pop(answer.prompt), key=lambda answer: answer.sample)
 
 
-def open_output(path: pathlib.Path | None, folder: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
+def file_name(settings: dict[str, Any]) -> str:
+    """Of the records of an evaluation with these settings."""
+    words = "-".join(pathlib.Path(str(value)).stem for value in settings.values())
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
+
+
+def require_jsonl(path: pathlib.Path) -> None:
+    """Raises EvaluationError for a file that its own summary, NAME.json, could overwrite."""
+    if path.suffix != ".jsonl":
+        raise EvaluationError(f"{path} must end in .jsonl: it holds one JSON line a question")
+
+
+def open_output(path: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
     """The file for the records of an evaluation with these settings, which a summary beside it notes.
 
-    Without a path, a file in `folder` that is named by the settings. Raises EvaluationError if the file is of others.
+    Raises EvaluationError if the file is of others.
     """
-    if path is None:
-        words = "-".join(pathlib.Path(str(value)).stem for value in settings.values())
-        path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
+    require_jsonl(path)
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
@@ -165,9 +175,12 @@ def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int
         if missing := [name for name in RECORD if name not in record]:
             raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of this version")
         index = record["index"]
-        if not isinstance(index, int) or (index < len(rows) and record["question"] != rows[index]["question"]):
-            raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
+        if not isinstance(index, int) or index < 0:
+            raise EvaluationError(f"{path}, line {number} has the index {index!r:.80}: it is no record of this version")
         if index < len(rows):
+            row = rows[index]
+            if (record["question"], record["expected"]) != (row["question"], reference_answer(row["answer"])):
+                raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
             records[index] = record
     return records
 

@@ -50,6 +50,14 @@ class Fingerprint:
     def __init__(self):
         self._digest = hashlib.sha256()
 
+    @classmethod
+    def of(cls, weights: Iterable[tuple[str, Any]]) -> str:
+        """Of weights that are all at hand."""
+        found = cls()
+        for _ in found.of_passing(weights):
+            pass
+        return str(found)
+
     def of_passing(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Hands the weights on, one after the other, and takes note of each."""
         for name, weight in weights:
