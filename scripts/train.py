@@ -134,6 +134,7 @@ def main(options: Options) -> None:
         model=folder,
         backbone=folders.read_config(folder)["fingerprint"],
         data=data_config,
+        rows_fingerprint=training_set.fingerprint,
         held_out=options.held_out,
         num_batches=num_batches,
         trm=trm_config,

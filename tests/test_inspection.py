@@ -1,5 +1,6 @@
 """What --inspect shows, and the sets that are refused before any training."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from trm_jax.data import DataError, encode_examples
 from trm_jax.inspection import check_trainable, show_rows
 from trm_jax.sources import DataConfig
 from trm_jax.tokenizer import TokenizerError
-from trm_jax.training_set import make_training_set
+from trm_jax.training_set import TrainingSet, make_training_set
 
 ROWS = [{"question": f"Ana has {i} nuts.", "answer": f"{i}\n#### {i}"} for i in range(30)]
 
@@ -54,6 +55,24 @@ def test_held_out_rows_are_not_trained_on(tokenizer, source):
     held_out = {row.tobytes() for row in training_set.held_out[0].tokens[0][:, :60]}
     for number in range(training_set.batches_per_epoch):
         assert not held_out & {row.tobytes() for row in training_set.loader[number].tokens[0][:, :60]}
+
+
+def test_other_rows_have_another_fingerprint(tokenizer, source, tmp_path):
+    """A word, a row, the order, or where the answer begins."""
+
+    def fingerprint(rows):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return make_training_set(DataConfig((str(path),)), TrainConfig(), tokenizer, held_out_rows=0).fingerprint
+
+    first, *others = ROWS
+    changed = [first | {"question": first["question"].replace("Ana", "Ben")}, *others]
+    assert fingerprint(ROWS) == fingerprint(ROWS)
+    assert len({fingerprint(rows) for rows in (ROWS, changed, others, ROWS[::-1])}) == 4
+    first, *others = make_training_set(source, TrainConfig(), tokenizer, held_out_rows=0).examples
+    moved = dataclasses.replace(first, prompt_length=first.prompt_length - 1)
+    sets = [TrainingSet(None, None, [one, *others], 0) for one in (first, moved)]
+    assert sets[0].fingerprint != sets[1].fingerprint
 
 
 def test_a_stream_is_trained_on_without_its_held_out_rows(tokenizer, source):

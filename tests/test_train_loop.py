@@ -32,7 +32,7 @@ def one_shape() -> Loader:
 
 def run_config(folder, num_batches: int, config, backbone: str = "") -> train_loop.RunConfig:
     train = TrainConfig(dtype="float32", random_depth=True)
-    return train_loop.RunConfig(folder, backbone, DataConfig(("data.jsonl",)), 0, num_batches, config, train)
+    return train_loop.RunConfig(folder, backbone, DataConfig(("data.jsonl",)), "", 0, num_batches, config, train)
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ class RunConfig:
     model: pathlib.Path  # the model folder of the frozen backbone
     backbone: str  # the fingerprint of its weights
     data: DataConfig
+    rows_fingerprint: str  # of those that are trained on
     held_out: int  # rows that are kept out of training, for the held-out loss
     num_batches: int
     trm: TRMConfig

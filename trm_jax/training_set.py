@@ -1,6 +1,7 @@
 """The rows of a run, as batches to train on and batches to measure the held-out loss on."""
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -27,6 +28,15 @@ class TrainingSet:
     def batches_per_epoch(self) -> int | None:
         """None for a stream, which has no end."""
         return self.loader.batches_per_epoch if isinstance(self.loader, Loader) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether the rows are the same, in the same order; of a stream, the first."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(f"{example.prompt_length} {len(example.tokens)} ".encode())
+            digest.update(example.tokens)
+        return digest.hexdigest()[:16]
 
     def describe(self, max_length: int) -> str:
         """One line for a person."""
