@@ -28,8 +28,8 @@ class Options(cli.CommonOptions):
     """Rows generated together."""
     supervision_steps: int | None = None
     """Supervision steps a token, where they do not vary (default: as trained)."""
-    max_new_tokens: int = 48
-    """Tokens of the longest answer."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest answer (default 512; demo 48)."""
     depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Of supervision steps."""
     recursions: tuple[int, ...] = (1, 2, 4)
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
     if not all(number >= 1 for number in (*options.depths, *options.recursions)):
         raise UserError("--depths and --recursions must be at least 1")
     choose_device(options.device)
-    from trm_jax import checkpoint, folders
+    from trm_jax import checkpoint, demo, folders
     from trm_jax.layout import for_decoding
     from trm_jax.sources import load_rows
     from trm_jax.sweep import markdown, plot, sweep
@@ -59,7 +59,8 @@ def main(options: Options) -> None:
     tokenizer = checkpoint.load_tokenizer(options.checkpoint)
     rows = load_rows(options.data, "test")[: options.limit]
     print(f"{describe_device()}, {len(rows)} questions of {options.data}, {checkpoint.describe(chosen)}")
-    found = sweep(model, tokenizer, rows, ways(options, model), options.batch_size, options.max_new_tokens)
+    longest = options.max_new_tokens or (demo.MAX_NEW_TOKENS if options.data == "demo" else 512)
+    found = sweep(model, tokenizer, rows, ways(options, model), options.batch_size, longest)
     print(markdown(found))
 
     folder = options.output or folders.training_folder(options.checkpoint) / "sweeps"
@@ -72,7 +73,8 @@ def main(options: Options) -> None:
         "kv_cache": "key/value cache",
         "early_exit": "early exit, threshold in nats",
     }
-    plot(found, labels[options.over], path.with_suffix(".png"))
+    by_depth = sum(", T=" not in one.name for one in found)  # the other ways are no part of the curve
+    plot(found, labels[options.over], path.with_suffix(".png"), joined=by_depth)
     print(f"table, plot and figures are in {path}.*")
 
 
@@ -83,7 +85,7 @@ def ways(options: Options, model) -> dict:
     if options.over == "depth":
         own = options.supervision_steps or model.trm.config.supervision_steps
         found = {"0": decode_config(model, head="backbone")}
-        found |= {str(depth): decode_config(model, depth) for depth in options.depths}
+        found |= {str(depth): decode_config(model, depth) for depth in sorted({own, *options.depths})}
         others = [passes for passes in options.recursions if passes != model.trm.config.recursions]
         return found | {f"{own}, T={passes}": decode_config(model, own, recursions=passes) for passes in others}
     if options.over == "kv_cache":

@@ -98,8 +98,8 @@ def markdown(found: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: Sequence[Measured], label: str, path: pathlib.Path) -> None:
-    """Accuracy with its interval, and seconds per sample, one way beside the other."""
+def plot(found: Sequence[Measured], label: str, path: pathlib.Path, joined: int | None = None) -> None:
+    """Accuracy with its interval, and seconds per sample, one way beside the other; lines join the first `joined`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -112,11 +112,14 @@ def plot(found: Sequence[Measured], label: str, path: pathlib.Path) -> None:
         [100 * (interval.estimate - interval.low) for interval in intervals],
         [100 * (interval.high - interval.estimate) for interval in intervals],
     ]
-    axes.errorbar(places, shares, yerr=bars, fmt="o-", capsize=3, color="tab:blue")
+    axes.errorbar(places, shares, yerr=bars, fmt="o", capsize=3, color="tab:blue")
     axes.set(xlabel=label, ylabel="right, % (95 % interval)", ylim=(0, None))
     axes.set_xticks(places, [one.name for one in found])
     speed = axes.twinx()
-    speed.plot(places, [1e3 * one.seconds_per_sample for one in found], "s--", color="tab:orange")
-    speed.set(ylabel="ms a sample (dashed)", ylim=(0, None))
+    milliseconds = [1e3 * one.seconds_per_sample for one in found]
+    speed.plot(places, milliseconds, "s", color="tab:orange")
+    speed.set(ylabel="ms a sample (squares)", ylim=(0, None))
+    axes.plot(places[:joined], shares[:joined], color="tab:blue")
+    speed.plot(places[:joined], milliseconds[:joined], "--", color="tab:orange")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
