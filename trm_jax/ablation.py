@@ -66,12 +66,8 @@ def training_flops(
 ) -> int:
     """Counted for each shape and depth of the batches that the run had."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
-    tokenizer = checkpoint.load_tokenizer(folder)
-    loader = make_training_set(DataConfig(**values), train, tokenizer, config["held_out"]).loader
-    batches = (loader[number] for number in range(len(depths)))
-    kinds = collections.Counter(
-        (batch.tokens.shape, batch.labels.shape, int(depth)) for batch, depth in zip(batches, depths, strict=True)
-    )
+    shapes = batch_shapes(folders.model_folder(folder), DataConfig(**values), train, config["held_out"], len(depths))
+    kinds = collections.Counter((*shape, int(depth)) for shape, depth in zip(shapes, depths, strict=True))
     optimizer, total = make_optimizer(train, int(depths.sum())), 0
     for (tokens, labels, depth), count in kinds.items():
         recursion = abstract_trm(backbone, dataclasses.replace(trm, supervision_steps=depth))
@@ -80,6 +76,16 @@ def training_flops(
         train_batch = make_train_batch(optimizer, train.ema_decay, jnp.dtype(train.dtype))
         total += count * count_flops(train_batch, state, backbone, batch)
     return total
+
+
+@functools.cache  # reading the rows again for each variant would take most of a report's time
+def batch_shapes(
+    model: pathlib.Path, data: DataConfig, train: TrainConfig, held_out: int, count: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Of the tokens and the labels of each of a run's batches."""
+    loader = make_training_set(data, train, checkpoint.load_tokenizer(model), held_out).loader
+    batches = (loader[number] for number in range(count))
+    return [(batch.tokens.shape, batch.labels.shape) for batch in batches]
 
 
 @dataclasses.dataclass(frozen=True)
