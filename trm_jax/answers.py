@@ -19,7 +19,9 @@ BEFORE = r"(?:[^\d\\^_+*/(){}-]*[^\w\\^_+*/(){}.,!-])?"
 LATIN, CJK, POWER = r"A-Za-zÀ-ÖØ-öø-ɏ", r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af", r"(?:\^\{?[23]\}?)?"
 UNIT = rf"(?:[mglLshd]|[{CJK}]+|[{LATIN}]{{2,}}\.?){POWER}"
 # Directly at the number only what cannot be a product of variables.
-GLUED = rf"(?:[kcm]?[mglL]|[shd]|ft|in|lbs?|oz|hrs?|min|sec|[mk]ph|[ap]m|[{CJK}]+|[-/]?[{LATIN}]{{4,}}){POWER}"
+GLUED = (
+    rf"(?:[kcm]?[mglL]|[shd]|ft|in|lbs?|oz|hrs?|min|sec|[mk]ph|[ap]m|[{CJK}]+|[{LATIN}]{{4,}}|/[{LATIN}]{{3,}}){POWER}"
+)
 UNITS = rf"(?:{GLUED}|-[{LATIN}]{{2,}}| {UNIT}|, ?[{LATIN}]{{2,}}| a(?= ))(?:(?: |/|, ?|; ?|-){UNIT}| a(?= ))*"
 BEHIND = rf"(?:{UNITS})?(?:(?<=[^\W\d_])[ .!?]*|[ .?]*)"  # 5! is 120, but behind a word it is an exclamation
 # Before an equals sign: a name, or a calculation. Unknowns and numbers together are an equation, or two answers.
