@@ -1,56 +1,49 @@
-"""The final answer of a worked solution, and when two answers are the same. Knows no model."""
+"""The final answer of a worked solution, and when two answers are the same. Knows no model.
+
+An answer is read as tokens: numbers, words and symbols. What stands around its one number must be known to leave that
+number as it is; at any doubt the answer is no number, for a wrong one would be graded as right.
+"""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
-BOXED = "\\boxed"
-
-# An unsigned number: 1,234.50, 12., .5. Commas group by three, or it is none.
-DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)|\d+(?!,?\d))(?:\.\d*)?|\.\d+"
-VALUE = rf"(?P<sign>(?:(?<![\w).])-)?)(?:(?P<whole>\d+) (?=\d+ ?/))?(?P<top>{DIGITS})(?: ?/ ?(?P<bottom>{DIGITS}))?"
-SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-SCALE = rf"(?P<scale>(?:[ -]?(?i:{'|'.join(SCALES)})s?\b){{0,2}})"
-# Before a number: words, a colon. Behind it: a unit, in letters. Neither is a variable, a power or another operation.
-# Letters of other alphabets are no unit: Greek ones are variables, and number words could not be told from units.
-BEFORE = r"(?:[^\d\\^_+*/(){}-]*[^\w\\^_+*/(){}.,!-])?"
-LATIN, CJK, POWER = r"A-Za-zÀ-ÖØ-öø-ɏ", r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af", r"(?:\^\{?[23]\}?)?"
-UNIT = rf"(?:[mglLshd]|[{CJK}]+|[{LATIN}]{{2,}}\.?){POWER}"
-# Directly at the number only what cannot be a product of variables.
-GLUED = (
-    rf"(?:[kcm]?[mglL]|[shd]|ft|in|lbs?|oz|hrs?|min|sec|[mk]ph|[ap]m|[{CJK}]+|[{LATIN}]{{4,}}|/[{LATIN}]{{3,}}){POWER}"
-)
-UNITS = rf"(?:{GLUED}|-[{LATIN}]{{2,}}| {UNIT}|, ?[{LATIN}]{{2,}}| a(?= ))(?:(?: |/|, ?|; ?|-){UNIT}| a(?= ))*"
-BEHIND = rf"(?:{UNITS})?(?:(?<=[^\W\d_])[ .!?]*|[ .?]*)"  # 5! is 120, but behind a word it is an exclamation
-# Before an equals sign: a name, or a calculation. Unknowns and numbers together are an equation, or two answers.
-STEP = rf"[^\d\\^+*/!,;-]*|{BEFORE}(?:\\[a-z]+|[^\w\\,;]|\d|,(?=\d{{3}}(?!\d)))*[\d)}}] *"
 LONGEST = 200  # characters of a number and what stands around it
-# Words that make another number of it; the number itself is #.
-COUNTS = (
-    rf"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|{'|'.join(SCALES)}|lakh|crore)s?"
-    r"|(?:twen|thir|four?|fif|six|seven|eigh|nine)t(?:y|een)|\w*illi?[oó]n\w*|mil|mille|m?ln|[mbt]n|hal(?:f|ves)"
-    r"|(?:third|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)th)s?|quarters?(?= of)"
+
+TOKEN = re.compile(
+    r"(?P<name>[^\W\d_]+[0-9]\w*|[0-9]+(?:st|nd|rd|th)\b)"  # x7 and 7th are no numbers
+    r"|(?P<number>(?:(?<![^\s=('\":])-)?(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+))"
+    r"|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)"
+    r"|(?P<symbol>\\[A-Za-z]+|\^[23](?![0-9.,])|\S)"  # a command, a square or a cube, any other character
 )
-OPERATIONS = (
-    r"minus|negative|below|twice|double|triple|not|or|plus|times(?= [^a])|divided|multiplied|squared|cubed|factorial"
-    r"|(?:square|cube) of|root|sqrt|mod|log|ln|sin|cos|tan|pi"
+DECIMAL = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?")  # commas group by three
+
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Words that make another number of the one they stand at: further numbers, whole or parts, and operations.
+NUMBER_WORDS = frozenset(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety lakh crore mil mille millón millones"
+    " mln mn bn tn half halve third fourth fifth sixth seventh eighth ninth tenth hundredth thousandth".split()
+).union(SCALES)
+OPERATION_WORDS = frozenset(
+    "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod log ln"
+    " sin cos tan pi below than or not".split()
 )
-CHANGES = re.compile(rf"(?<!\\)\b(?:{COUNTS}|{OPERATIONS})\b|\b(?:than|[^\W\d_aAI]) #|[半십백천만억조]", re.IGNORECASE)
-# In running text: the word that a number stands in, unless it is like x7 or 7th, and what changes it from outside.
-RUN = r"[^\s=]*"
-CHANGED_BEFORE = (
-    rf"(?:(?:[^\s=\\^]*[\\^]{RUN}|{RUN}[)}}] [-+*/]|[^\W\d_aAI](?: [-+*/])?"
-    rf"|[^\w\s=]*(?:(?:{OPERATIONS}|than)\b(?: of)?|(?:{COUNTS}) of)) ){{0,3}}"
-)
-VARIABLE = r"[^\W\d_aAI](?!['’\w])"
-CHANGED_BEHIND = (
-    rf"(?:(?<![.,;:!?]) (?:\d{RUN}|[\\^]{RUN}|[^\w\s=.,;!?'\"()]+ (?:{RUN}[\d\\]|{VARIABLE}){RUN}|{VARIABLE}{RUN}"
-    rf"|(?:(?:and|an?|point|over|by) )*(?:{COUNTS}|{OPERATIONS})\b{RUN}(?: of(?= \d))?))*"
-)
-WORD = r"[^\w\s\\]*(?:[^\W\d]+\d|\d+(?:st|nd|rd|th)\b)"
-LOOSE = re.compile(rf"(?<![^\s=]){CHANGED_BEFORE}(?!{WORD}){RUN}\d{RUN}{CHANGED_BEHIND}", re.IGNORECASE)
+PART_WORDS = frozenset("quarter quarters square cube".split())  # so do these before "of": 5 quarters may be coins
+JOINING_WORDS = frozenset("and a an point over by of".split())  # 5 and a half, 5 point five, 5 over two
+
+UNIT_LETTERS = frozenset("mglLshda")  # any other letter is a variable
+GLUED_UNITS = frozenset("g l L mm cm km mg kg ml mL ft in lb lbs oz hr hrs min sec day mph kph am pm".split())
+LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏ]+")  # Greek letters are variables; number words of others are not known here
+CHINESE = re.compile(r"[\u3400-\u9fff]+")
+
+PUNCTUATION = frozenset(".,;:!?()[]{}'\"“”‘’…`_#")  # every other symbol is an operation
+BEFORE_NUMBER = frozenset(".,;:?!'\"“‘")
+IN_NAME = frozenset(".:'()")
+IN_CALCULATION = frozenset(r"+ - * / × ÷ · ^ ^2 ^3 ! ( ) [ ] { } \times \cdot \div \sqrt".split())
 
 
 class FinalAnswer(NamedTuple):
@@ -60,21 +53,30 @@ class FinalAnswer(NamedTuple):
     form: Literal["boxed", "marked", "number"]
 
 
+class Token(NamedTuple):
+    """A name, number, word or symbol; a word also as the tables have it; and whether white space stood before it."""
+
+    kind: str
+    text: str
+    word: str
+    spaced: bool
+
+
 def find_answer(solution: str) -> FinalAnswer | None:
     """The contents of the last whole `\\boxed{…}` with any, else what follows the last `####`, else the last number.
 
     None if there is nothing of that, or if the last number is not read whole: an earlier one would not be the answer.
     """
-    for start in reversed([match.start() for match in re.finditer(re.escape(BOXED), solution)]):
-        contents = _braced(solution[start + len(BOXED) :].lstrip())
-        if contents and _plain(contents):
-            return FinalAnswer(contents.strip(), "boxed")
+    for start, end in sorted(_boxes(solution), reverse=True):
+        if _plain(solution[start:end]):
+            return FinalAnswer(solution[start:end].strip(), "boxed")
     if marks := re.findall(r"####\s*(\S[^\n]*)", solution):
         return FinalAnswer(marks[-1].strip(), "marked")
-    lines = solution.replace(BOXED, " ").splitlines()
-    words = [word for line in lines for word in LOOSE.findall(_symbols(_plain(line)))]
-    number = words[-1].lstrip("([{*_`'\"“‘").rstrip(")]}*_`'\"”’.,;:!?-") if words else ""
-    return FinalAnswer(number, "number") if parse_number(number) is not None else None
+    for line in reversed(solution.replace("\\boxed", " ").splitlines()):
+        number = _last_number(line)
+        if number is not None:
+            return FinalAnswer(number, "number") if parse_number(number) is not None else None
+    return None
 
 
 def reference_answer(solution: str) -> str | None:
@@ -105,55 +107,182 @@ def parse_number(text: str) -> Fraction | None:
     `$1,234.50` is 2469/2, `18\\text{ eggs}` is 18, `\\frac{1}{2}` and `1/2` are 1/2, `2 million` is 2,000,000.
     `3 + 4 = 7` is 7; `5x`, `10^3`, `5²`, `5\\pi`, `5!`, `2x = 10`, `1,23`, `3 or 4` and `5 and a half` are none.
     """
-    text = _symbols(_plain(text))
+    text = _plain(text)
     if len(text) > LONGEST:
         return None
-    *steps, text = (part.strip() for part in text.split("="))
-    text = re.sub(r"^\(([^(){}\[\],]*)\)$|^\{([^(){}\[\],]*)\}$", r"\1\2", text).strip()
-    match = re.fullmatch(rf"(?P<before>{BEFORE}){VALUE}{SCALE}(?P<behind>{BEHIND})", re.sub(r"^- ", "-", text))
-    if match is None or not all(re.fullmatch(STEP, step) for step in steps):
+    *steps, last = (side.strip() for side in text.split("="))
+    last = re.sub(r"^(?:\(([^(){}\[\],]*)\)|\{([^(){}\[\],]*)\})$", r"\1\2", last).strip()  # (1,2) may be a point
+    return _quantity(_tokens(re.sub("^- ", "-", last))) if all(_is_step(_tokens(step)) for step in steps) else None
+
+
+def _quantity(tokens: list[Token]) -> Fraction | None:
+    """The number in words, a number, its scale and its unit, in this order; None if it is anything else."""
+    start = next((at for at, token in enumerate(tokens) if token.kind == "number"), len(tokens))
+    value, behind = _value(tokens[start:])
+    if value is None or not _leads_to(tokens[:start], tokens[start]):
         return None
-    if CHANGES.search(" ; ".join([*steps, f"{match['before']}#{match['behind']}"])):
+    while behind and (scale := SCALES.get(behind[0].word.removesuffix("s"))):
+        value *= scale
+        behind = behind[1:]
+    if _is_changed(tokens[:start], behind) or not _is_unit([tokens[-len(behind) - 1], *behind]):
         return None
-    defaults = {"whole": "0", "top": "", "bottom": "1"}
-    whole, top, bottom = (Fraction((match[name] or other).replace(",", "")) for name, other in defaults.items())
-    if bottom == 0 or (match["whole"] and top >= bottom):
+    return value
+
+
+def _value(tokens: list[Token]) -> tuple[Fraction | None, list[Token]]:
+    """The number that the tokens begin with, perhaps mixed or a fraction, and the tokens behind it."""
+    match [token.text if token.text == "/" else token.kind for token in tokens[:4]]:
+        case ["number", "number", "/", "number"]:
+            whole, part = _decimal(tokens[0]), _value(tokens[1:])[0]
+            if whole is None or part is None or whole.denominator > 1 or not 0 <= part < 1:
+                return None, []
+            return whole + (-part if tokens[0].text.startswith("-") else part), tokens[4:]
+        case ["number", "/", "number", *_]:
+            top, bottom = _decimal(tokens[0]), _decimal(tokens[2])
+            return top / bottom if top is not None and bottom else None, tokens[3:]
+        case ["number", *_]:
+            return _decimal(tokens[0]), tokens[1:]
+    return None, []
+
+
+def _decimal(number: Token) -> Fraction | None:
+    return Fraction(number.text.replace(",", "")) if DECIMAL.fullmatch(number.text) else None
+
+
+def _leads_to(words: list[Token], number: Token) -> bool:
+    """Whether these are words apart from the number, the last of them no variable: `x 5` is a product."""
+    if not all(token.word or token.text in BEFORE_NUMBER for token in words):
+        return False
+    return not words or (not _is_variable(words[-1]) and (number.spaced or words[-1].text in ":'\"“‘"))
+
+
+def _is_variable(token: Token) -> bool:
+    """Whether it is a letter that is no English word, or a name like x7."""
+    return (len(token.word) == 1 and token.text not in "aAI") or (token.kind == "name" and token.text[0].isalpha())
+
+
+def _changes(word: str) -> bool:
+    """Whether a number at this word is not the number itself."""
+    return word in OPERATION_WORDS or word.removesuffix("s") in NUMBER_WORDS or "illion" in word
+
+
+def _is_changed(before: list[Token], behind: list[Token]) -> bool:
+    """Whether one of the words around a number makes another number of it."""
+    words = [*(token.word for token in before if token.word), "#", *(token.word for token in behind if token.word), ""]
+    return any(
+        (word in PART_WORDS and after == "of")
+        or (_changes(word) and not (word == "times" and after in ("", "a", "an", "as")))  # 3 times a day
+        for word, after in pairwise(words)
+    )
+
+
+def _is_unit(tokens: list[Token]) -> bool:
+    """Whether what follows the first token, a number or its scale, are units or other words."""
+    glued = True  # to the number: letters may be variables
+    for before, token in pairwise(tokens):
+        glued = glued and not token.spaced and not before.word
+        if token.word:
+            fits = _is_unit_word(token.text, glued) and not (before.text == "/" and token.spaced)
+        elif before.text in ("a", "/"):
+            return False  # no word follows
+        elif token.text in ("/", "^2", "^3"):
+            fits = not token.spaced and (before.word != "" or (glued and token.text == "/"))
+        else:
+            fits = token.text in ("!,;.?" if before.word else ",;.?")
+        if not fits:
+            return False
+    return tokens[-1].text not in ("a", "/")
+
+
+def _is_unit_word(word: str, glued: bool) -> bool:
+    """Whether a word behind a number, or glued to it as in 5cm, is no product of variables."""
+    if LATIN.fullmatch(word):
+        return len(word) >= (4 if glued else 2) or word in (GLUED_UNITS if glued else UNIT_LETTERS)
+    return CHINESE.fullmatch(word) is not None
+
+
+def _is_step(tokens: list[Token]) -> bool:
+    """Whether a side before an equals sign is a name, or a calculation: with unknowns, it would be an equation."""
+    start = max((at + 1 for at, token in enumerate(tokens) if token.word or token.text == ":"), default=0)
+    words, calculation = tokens[:start], tokens[start:]
+    if _is_changed(words, []):
+        return False
+    if all(token.word or token.text in IN_NAME for token in tokens):
+        return True
+    if not calculation or not all(token.kind == "number" or token.text in IN_CALCULATION for token in calculation):
+        return False
+    if words and words[-1].text != ":" and calculation[0].kind != "number":
+        return False  # something - 3
+    return _leads_to(words, calculation[0]) and calculation[-1].text not in (*"+-*/×÷·^([{", "\\times", "\\cdot")
+
+
+def _last_number(line: str) -> str | None:
+    """The expression around the last number of a line of running text, which may be none; None without a number."""
+    line = re.sub(r" — (?=[^\W\d])", "; ", line)  # a dash before a word is no minus
+    tokens = _tokens(re.sub(r"^[-*+•] ", "", _plain(line)))  # nor is a list's bullet
+    start = next((at for at in reversed(range(len(tokens))) if tokens[at].kind == "number"), None)
+    if start is None:
         return None
-    value = whole + top / bottom
-    for word in re.findall(r"[a-z]+", match["scale"].lower()):
-        value *= SCALES[word.removesuffix("s")]
-    return -value if match["sign"] else value
+    end = start + 1
+    while start > 0 and _is_joined(tokens[start - 1], tokens[start]):
+        start -= 1
+    while end < len(tokens) and _is_joined(tokens[end - 1], tokens[end]):
+        end += 1
+    while tokens[end - 1].word in JOINING_WORDS and tokens[end - 1].spaced:  # they joined nothing
+        end -= 1
+    text = "".join(" " * token.spaced + token.text for token in tokens[start:end])
+    text = text.lstrip(" ([{*_`'\"“‘").rstrip(" )]}*_`'\"”’.,;:!?-")
+    return "" if text.startswith("- ") else text  # a dash, or a minus
 
 
-def _braced(text: str) -> str | None:
-    """The contents of the braces that the text begins with; None if they do not close."""
-    depth = 0
-    for position, character in enumerate(text):
-        if character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-        if depth == 0:
-            return text[1:position] if position else None
-    return None
+def _is_joined(left: Token, right: Token) -> bool:
+    """Whether two neighbours in running text are of one expression."""
+    if "=" in (left.text, right.text):
+        return False
+    if not right.spaced or _is_operation(left) or _is_operation(right):
+        return True
+    if "symbol" in (left.kind, right.kind):
+        return False
+    if right.word in JOINING_WORDS or left.word == "of" or _changes(right.word) or right.word in PART_WORDS:
+        return True
+    if right.kind == "number" and (left.kind == "number" or _changes(left.word)):
+        return True
+    return _is_variable(left) or _is_variable(right)
 
 
-def _symbols(text: str) -> str:
-    """With ^ for every other sign of arithmetic (×, √, ≤, |) and every numeral that is no plain digit (², ½, 万)."""
+def _is_operation(token: Token) -> bool:
+    """Whether a symbol is no punctuation; a colon between spaces is a ratio."""
+    return token.kind == "symbol" and (token.text not in PUNCTUATION or (token.text == ":" and token.spaced))
+
+
+def _boxes(solution: str) -> list[tuple[int, int]]:
+    """Where the contents of each closed `\\boxed{…}` start and end."""
+    opened: list[re.Match] = []
+    boxes = []
+    for brace in re.finditer(r"(?P<box>\\boxed\s*)?\{|\}", solution):
+        if brace[0] != "}":
+            opened.append(brace)
+        elif opened and (start := opened.pop())["box"]:
+            boxes.append((start.end(), brace.start()))
+    return boxes
+
+
+def _tokens(text: str) -> list[Token]:
+    """The names, numbers, words and symbols of plain text."""
     text = re.sub(r"(?<=[a-z])[²³]", lambda power: f"^{unicodedata.normalize('NFKC', power[0])}", text)
-    return "".join("^" if _is_symbol(one) else one for one in text)
-
-
-def _is_symbol(one: str) -> bool:
-    """Whether a character changes what number a text is, without being part of a number or of the rules above."""
-    if one.isascii():
-        return one in "<>|"
-    return unicodedata.category(one) == "Sm" or unicodedata.numeric(one, None) is not None
+    text = re.sub(r"\^\{([23])\}", r"^\1", text)
+    text = re.sub(r"(?<=[0-9])-(?=[A-Za-z]{2})", " ", text)  # 5-pound
+    # A numeral that is no plain digit, like ½, ² or 万, is a symbol.
+    text = "".join(one if one.isascii() or unicodedata.numeric(one, None) is None else "^" for one in text)
+    return [
+        Token(one.lastgroup, one[0], (one["word"] or "").casefold(), text[max(one.start() - 1, 0)].isspace())
+        for one in TOKEN.finditer(text)
+    ]
 
 
 def _plain(text: str) -> str:
     """Without LaTeX dress, currency signs, percent signs, degrees and needless white space; fractions as 1/2."""
-    text = "".join("-" if unicodedata.category(one) == "Pd" or one == "−" else one for one in text)
+    text = "".join("-" if unicodedata.category(one) == "Pd" or one == "−" else one for one in " ".join(text.split()))
     text = re.sub(r"<<[^<>]*>>|\\!", "", text.replace("{,}", ","))  # GSM8K's calculator notes, negative space
     text = re.sub(r"([!<>])=", r"\1≠", text)  # no equation
     text = re.sub(r"!(?=\$|\\[)\]])", "^!", text)  # a factorial: an exclamation is no formula
