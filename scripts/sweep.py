@@ -31,7 +31,7 @@ class Options(cli.CommonOptions):
     max_new_tokens: int | None = None
     """Tokens of the longest answer (default 512; demo 48)."""
     depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    """Of supervision steps."""
+    """Of supervision steps; those trained with come by themselves."""
     recursions: tuple[int, ...] = (1, 2, 4)
     """Of passes in a supervision step, where the depth varies."""
     thresholds: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0)

@@ -62,7 +62,7 @@ def test_evaluation_draws_samples_and_exits_early(folders, tmp_path):
 @pytest.mark.parametrize(
     ("over", "options", "names"),
     [
-        ("depth", ["--depths", 1, 3, "--recursions", 1, 2], ["0", "1", "3", "2, T=2"]),
+        ("depth", ["--depths", 1, 3, "--recursions", 1, 2], ["0", "1", "2", "3", "2, T=2"]),
         ("kv_cache", [], ["per_pass", "last_pass"]),
         ("early_exit", ["--supervision-steps", 4, "--thresholds", 0, 1e9], ["off", "0", "1e+09"]),
     ],
@@ -81,9 +81,9 @@ def test_a_sweep_compares_ways_to_decode(folders, tmp_path, over, options, names
         own = [one["cache_bytes_per_token"] for one in found]
         assert own[0] > own[1]
     elif over == "depth":
-        assert [one["steps"] for one in found] == [0, 1, 3, 2]
+        assert [one["steps"] for one in found] == [0, 1, 2, 3, 2]
         sizes = [one["cache_bytes_per_token"] for one in found]
-        assert sizes[0] < sizes[1] < sizes[2] < sizes[3]  # 0, 1, 3 and 4 passes
+        assert sizes == sorted(set(sizes))  # 0, 1, 2, 3 and 4 passes
     else:
         assert found[1]["tokens_differ"] == 0
         assert found[1]["steps"] == 4
