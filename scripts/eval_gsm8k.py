@@ -59,7 +59,7 @@ def main(options: Options) -> None:
 
     from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, file_name, open_output, summarize
+    from trm_jax.evaluate import evaluate, file_name, require_same_settings, summarize
     from trm_jax.layout import for_decoding
     from trm_jax.sources import SHORT_NAMES, load_rows
 
@@ -90,7 +90,7 @@ def main(options: Options) -> None:
             settings["early_exit"] = options.early_exit
     output = options.output or folder / "evaluation" / file_name(settings)
     settings["fingerprint"] = checkpoint.fingerprint(chosen, model if options.head == "trm" else None)
-    open_output(output, settings)
+    require_same_settings(output, settings)
     model = for_decoding(model)
     print(f"{describe_device()}, {len(rows)} questions of {source}, answers in {output}")
 

@@ -52,7 +52,7 @@ def main(options: Options) -> None:
 
     from trm_jax import checkpoint, demo, folders
     from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, open_output, require_jsonl
+    from trm_jax.evaluate import evaluate, require_jsonl, require_same_settings
     from trm_jax.layout import for_decoding
     from trm_jax.solutions import write_solutions
     from trm_jax.sources import load_rows
@@ -74,7 +74,7 @@ def main(options: Options) -> None:
     if options.output.exists() and not drawn.exists():
         raise UserError(f"{options.output} holds something else than solutions drawn here: give another --output")
     require_jsonl(options.output)
-    open_output(drawn, settings)
+    require_same_settings(drawn, settings)
     print(f"{describe_device()}, {options.samples} solutions for each of {len(rows)} questions of {options.data}")
 
     config = decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p)

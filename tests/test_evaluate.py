@@ -111,10 +111,11 @@ def test_answers_to_other_questions_are_refused(tmp_path):
 
 
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
-    path = ev.open_output(tmp_path / "out.jsonl", {"head": "trm"})
+    path = tmp_path / "out.jsonl"
+    ev.require_same_settings(path, {"head": "trm"})
     evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
     with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
-        ev.open_output(path, {"head": "backbone"})
+        ev.require_same_settings(path, {"head": "backbone"})
     assert ev.file_name({"head": "a"}) != ev.file_name({"head": "b"})
 
 
@@ -127,4 +128,4 @@ def test_other_expected_answers_are_refused(tmp_path):
 
 def test_answers_do_not_lie_where_their_summary_goes(tmp_path):
     with pytest.raises(EvaluationError, match=r"must end in \.jsonl"):
-        ev.open_output(tmp_path / "out.json", {})
+        ev.require_same_settings(tmp_path / "out.json", {})

@@ -52,7 +52,7 @@ def evaluate(
     Args:
         rows: `question` and `answer` (with its `####` line or box).
         output: a file that gets one JSON line a question, as they are answered; lines that it holds already are kept.
-        settings: noted in the summary beside the output, for `open_output` to compare when the evaluation goes on.
+        settings: noted in the summary beside the output, for `require_same_settings` to compare when the evaluation goes on.
         samples: answers that `generate` gives to each question; the answer that most of them end in is graded.
         progress: wraps the iteration over questions, `total` of them.
 
@@ -105,18 +105,14 @@ def require_jsonl(path: pathlib.Path) -> None:
         raise EvaluationError(f"{path} must end in .jsonl: it holds one JSON line a question")
 
 
-def open_output(path: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
-    """The file for the records of an evaluation with these settings, which a summary beside it notes.
-
-    Raises EvaluationError if the file is of others.
-    """
+def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Raises EvaluationError if the file is of an evaluation with other settings, which a summary beside it notes."""
     require_jsonl(path)
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
         if others := differences(found, settings):
             raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
-    return path
 
 
 def grade(

@@ -98,7 +98,7 @@ def markdown(found: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: Sequence[Measured], label: str, path: pathlib.Path, joined: int | None = None) -> None:
+def plot(found: Sequence[Measured], label: str, path: pathlib.Path, joined: int) -> None:
     """Accuracy with its interval, and seconds per sample, one way beside the other; lines join the first `joined`."""
     import matplotlib
 
