@@ -67,7 +67,7 @@ def compare_variants(options: Options, variants: dict[str, dict[str, Any]]) -> N
         run("train.py", *own, *arguments(variants[name]))
         run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
 
-    from trm_jax.ablation import report
+    from trm_jax.experiments.ablation import report
 
     folders = {name: [options.output / name / str(seed) for seed in options.seeds] for name in variants}
     print(report(backbone, folders, options.against, options.output, options.questions))

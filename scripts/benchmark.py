@@ -69,7 +69,7 @@ def train(options: Train) -> None:
     from trm_jax.benchmark.sizes import SIZES, random_backbone
     from trm_jax.benchmark.training import Training, gsm8k_batches, measure_training
     from trm_jax.config import TrainConfig
-    from trm_jax.device import describe_device
+    from trm_jax.hardware.devices import describe_device
 
     backbone = random_backbone(SIZES[options.config], dtype)
     trm_config = recursion(options)
@@ -104,14 +104,14 @@ def decode(options: Decode) -> None:
     options.require(1, "prompt_length", "new_tokens")
     options.require(0, "questions")
     dtype = start(options)
-    from trm_jax.batching import decode_config
     from trm_jax.benchmark.decoding import measure_batching, measure_decoding, median_lengths
     from trm_jax.benchmark.measure import copy_bandwidth, matmul_rate
     from trm_jax.benchmark.sizes import SIZES, random_backbone
-    from trm_jax.device import describe_device
-    from trm_jax.layout import for_decoding
-    from trm_jax.model import QwenTRM, new_trm
-    from trm_jax.weights import cast
+    from trm_jax.decoding.generate import decode_config
+    from trm_jax.hardware.devices import describe_device
+    from trm_jax.model.layout import for_decoding
+    from trm_jax.model.qwen_trm import QwenTRM, new_trm
+    from trm_jax.model.weights import cast
 
     backbone = random_backbone(SIZES[options.config], dtype)
     model = QwenTRM(backbone, cast(new_trm(backbone, recursion(options)), dtype))
@@ -176,7 +176,7 @@ def start(options) -> str:
         # PyTorch shares the GPU's memory, and its reference implementation lies with the tests.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-    from trm_jax.device import choose_device, compute_dtype
+    from trm_jax.hardware.devices import choose_device, compute_dtype
 
     choose_device(options.device)
     import jax

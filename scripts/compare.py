@@ -23,7 +23,7 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax import compare
+    from trm_jax.evaluation import compare
 
     options.require(0, "show")
     if len(options.files) < 2:

@@ -20,14 +20,17 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax import checkpoint, convert, demo, folders
+    from trm_jax import demo
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.conversion import hugging_face as convert
 
     source = demo.MODEL if options.model is None else convert.find_model(options.model)
     config = convert.read_config(source)
     convert.require_tokenizer(source, config)
     trm = ema = None
     if options.trm_checkpoint is not None:
-        from trm_jax.original import read_trm_checkpoint
+        from trm_jax.conversion.mathllm import read_trm_checkpoint
 
         trm, ema = read_trm_checkpoint(options.trm_checkpoint, config)
     with folders.replacing(options.output) as folder:

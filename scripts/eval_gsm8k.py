@@ -50,18 +50,20 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.device import choose_device, compute_dtype, describe_device
+    from trm_jax.hardware.devices import choose_device, compute_dtype, describe_device
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     options.require(0, "seed")
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, demo, folders
-    from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, file_name, require_same_settings, summarize
-    from trm_jax.layout import for_decoding
-    from trm_jax.sources import SHORT_NAMES, load_rows
+    from trm_jax import demo
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.data.datasets import SHORT_NAMES, load_rows
+    from trm_jax.decoding.generate import decode_config, generate_each
+    from trm_jax.evaluation.evaluate import evaluate, file_name, require_same_settings, summarize
+    from trm_jax.model.layout import for_decoding
 
     folder = folders.training_folder(options.checkpoint)
     config = folders.read_config(folder)

@@ -152,14 +152,14 @@ def kill(job: Job, root: pathlib.Path, is_reached: IsReached, delay: float, sign
 
 def saved_model(folder: pathlib.Path) -> int:
     """1 if a whole model is there, 0 if none is."""
-    from trm_jax.checkpoint import load_model
+    from trm_jax.checkpoints.models import load_model
 
     return 0 if not folder.exists() else bool(load_model(folder))
 
 
 def saved_batches(folder: pathlib.Path) -> int:
     """Batches behind the newest checkpoint, which must be whole."""
-    from trm_jax.training_states import newest_sound
+    from trm_jax.checkpoints.training import newest_sound
 
     newest, damaged = newest_sound(folder / "checkpoints")
     return -1 if damaged else newest or 0
@@ -171,7 +171,7 @@ def saved_answers(path: pathlib.Path) -> int:
 
 
 def final_model(folder: pathlib.Path) -> dict[str, Any]:
-    from trm_jax.folders import read_config
+    from trm_jax.checkpoints.folders import read_config
 
     return read_config(folder)
 

@@ -40,13 +40,13 @@ def main(options: Options) -> None:
     from flax import nnx
     from transformers import AutoTokenizer
 
-    from trm_jax import convert
-    from trm_jax.batches import Loader
     from trm_jax.config import QwenConfig
-    from trm_jax.data import encode_examples
+    from trm_jax.conversion import hugging_face as convert
+    from trm_jax.data.examples import encode_examples
+    from trm_jax.data.loader import Loader
     from trm_jax.demo import problems
-    from trm_jax.qwen import Qwen
-    from trm_jax.weights import count_weights
+    from trm_jax.model.qwen import Qwen
+    from trm_jax.model.weights import count_weights
 
     held_out = {row["question"] for name in ("train", "test") for row in problems.split(name)}
     counts = {1: round(20_000 * (1 - options.two_step_share)), 2: round(20_000 * options.two_step_share)}
@@ -93,7 +93,7 @@ def write_tokenizer(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
     """A small byte-level BPE tokenizer in Qwen2's manner, learned from the problems, with a ChatML template."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from trm_jax.data import SYSTEM_PROMPT, boxed_solution
+    from trm_jax.data.examples import SYSTEM_PROMPT, boxed_solution
 
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PRETOKENIZER), "isolated")
@@ -126,8 +126,8 @@ def make_language_model_step(optimizer):
     import jax.numpy as jnp
     import optax
 
-    from trm_jax.batches import NO_LABEL, Batch
-    from trm_jax.loss import cross_entropy
+    from trm_jax.data.loader import NO_LABEL, Batch
+    from trm_jax.training.loss import cross_entropy
 
     def mean_loss(backbone, batch: Batch):
         hidden = backbone(batch.tokens[0])[0].last

@@ -45,17 +45,19 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.device import choose_device, compute_dtype, describe_device
+    from trm_jax.hardware.devices import choose_device, compute_dtype, describe_device
 
     choose_device(options.device)
     from tqdm import tqdm
 
-    from trm_jax import checkpoint, demo, folders
-    from trm_jax.batching import decode_config, generate_each
-    from trm_jax.evaluate import evaluate, require_jsonl, require_same_settings
-    from trm_jax.layout import for_decoding
-    from trm_jax.solutions import write_solutions
-    from trm_jax.sources import load_rows
+    from trm_jax import demo
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.data.datasets import load_rows
+    from trm_jax.decoding.generate import decode_config, generate_each
+    from trm_jax.evaluation.evaluate import evaluate, require_jsonl, require_same_settings
+    from trm_jax.experiments.solutions import write_solutions
+    from trm_jax.model.layout import for_decoding
 
     options.require(1, "samples", "keep", "limit", "max_new_tokens", "batch_size")
     options.require(0, "seed")

@@ -43,16 +43,18 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.device import choose_device, compute_dtype, describe_device
+    from trm_jax.hardware.devices import choose_device, compute_dtype, describe_device
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     if not all(number >= 1 for number in (*options.depths, *options.recursions)):
         raise UserError("--depths and --recursions must be at least 1")
     choose_device(options.device)
-    from trm_jax import checkpoint, demo, folders
-    from trm_jax.layout import for_decoding
-    from trm_jax.sources import load_rows
-    from trm_jax.sweep import markdown, plot, sweep
+    from trm_jax import demo
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.data.datasets import load_rows
+    from trm_jax.experiments.sweep import markdown, plot, sweep
+    from trm_jax.model.layout import for_decoding
 
     chosen = checkpoint.resolve(options.checkpoint)
     model = for_decoding(checkpoint.load_resolved(chosen, compute_dtype(options.dtype)))
@@ -80,7 +82,7 @@ def main(options: Options) -> None:
 
 def ways(options: Options, model) -> dict:
     """The ways to decode, by name; the first one is compared with."""
-    from trm_jax.batching import decode_config
+    from trm_jax.decoding.generate import decode_config
 
     if options.over == "depth":
         own = options.supervision_steps or model.trm.config.supervision_steps

@@ -9,9 +9,9 @@ from trm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from trm_jax.config import TrainConfig, TRMConfig
-    from trm_jax.sources import DataConfig
-    from trm_jax.train_loop import RunConfig
-    from trm_jax.training_set import TrainingSet
+    from trm_jax.data.datasets import DataConfig
+    from trm_jax.data.training_set import TrainingSet
+    from trm_jax.training.loop import RunConfig
 
 EVAL_BATCH, MAX_NEW_TOKENS = 8, 512  # of the evaluation at the end
 
@@ -110,13 +110,15 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.device import choose_device
+    from trm_jax.hardware.devices import choose_device
 
     choose_device(options.device)
-    from trm_jax import checkpoint, folders, train_loop
-    from trm_jax.model import QwenTRM, new_trm
-    from trm_jax.training_set import make_training_set
-    from trm_jax.weights import cast
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.data.training_set import make_training_set
+    from trm_jax.model.qwen_trm import QwenTRM, new_trm
+    from trm_jax.model.weights import cast
+    from trm_jax.training import loop as train_loop
 
     options.require(1, "max_batches", "save_every")
     options.require(0, "held_out", "eval_limit")
@@ -170,8 +172,8 @@ def configs(options: Options) -> "tuple[TRMConfig, TrainConfig, DataConfig]":
     """What the options say, the demo's own sizes for those not given on its data."""
     from trm_jax import demo
     from trm_jax.config import TrainConfig, TRMConfig
-    from trm_jax.device import compute_dtype
-    from trm_jax.sources import DataConfig
+    from trm_jax.data.datasets import DataConfig
+    from trm_jax.hardware.devices import compute_dtype
 
     on_demo = options.data == ("demo",)
     sizes = options.given(
@@ -215,12 +217,12 @@ def require_fit(run: "RunConfig", training_set: "TrainingSet") -> int:
     """
     import jax
 
-    from trm_jax import train_loop
-    from trm_jax.checkpoint import read_backbone_config
-    from trm_jax.data import DataError
-    from trm_jax.model import abstract_trm
-    from trm_jax.qwen import abstract_qwen
-    from trm_jax.weights import cast
+    from trm_jax.checkpoints.models import read_backbone_config
+    from trm_jax.data.examples import DataError
+    from trm_jax.model.qwen import abstract_qwen
+    from trm_jax.model.qwen_trm import abstract_trm
+    from trm_jax.model.weights import cast
+    from trm_jax.training import loop as train_loop
 
     config, longest = read_backbone_config(run.model), training_set.loader.buckets[-1].length
     if longest > config.max_length:
@@ -235,8 +237,8 @@ def require_fit(run: "RunConfig", training_set: "TrainingSet") -> int:
 
 
 def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet", memory: int) -> None:
-    from trm_jax.device import describe_device
-    from trm_jax.weights import count_weights
+    from trm_jax.hardware.devices import describe_device
+    from trm_jax.model.weights import count_weights
 
     config, train = run.trm, run.train
     held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
@@ -255,8 +257,8 @@ def print_plan(options: Options, run, backbone, trm, training_set: "TrainingSet"
 def evaluate_at_end(options: Options, model, tokenizer) -> None:
     """Backbone alone against backbone + TRM, on the test split or on --eval-data."""
     from trm_jax import demo
-    from trm_jax.report import compare_with_backbone
-    from trm_jax.sources import SHORT_NAMES, load_rows
+    from trm_jax.data.datasets import SHORT_NAMES, load_rows
+    from trm_jax.evaluation.report import compare_with_backbone
 
     own = options.data[0] if len(options.data) == 1 and options.data[0] in SHORT_NAMES else None
     source = options.eval_data or own

@@ -48,10 +48,10 @@ def _server() -> subprocess.Popen:
 def _serve() -> None:
     from transformers import AutoTokenizer  # noqa: F401
 
-    import trm_jax.batching
-    import trm_jax.convert
-    import trm_jax.evaluate
-    import trm_jax.train_loop  # noqa: F401
+    import trm_jax.conversion.hugging_face
+    import trm_jax.decoding.generate
+    import trm_jax.evaluation.evaluate
+    import trm_jax.training.loop  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()

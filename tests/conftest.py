@@ -22,8 +22,8 @@ import pytest
 from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.model import QwenTRM, new_trm
-from trm_jax.qwen import Qwen
+from trm_jax.model.qwen import Qwen
+from trm_jax.model.qwen_trm import QwenTRM, new_trm
 
 hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is no fault of the code
 hypothesis.settings.load_profile("shared")
@@ -72,7 +72,10 @@ def model(request) -> QwenTRM:
 @pytest.fixture(scope="session")
 def demo_model_folder(tmp_path_factory) -> pathlib.Path:
     """The embedded demo model, converted to float32."""
-    from trm_jax import checkpoint, convert, demo, folders
+    from trm_jax import demo
+    from trm_jax.checkpoints import folders
+    from trm_jax.checkpoints import models as checkpoint
+    from trm_jax.conversion import hugging_face as convert
 
     folder = tmp_path_factory.mktemp("demo") / "model"
     config = convert.read_config(demo.MODEL)

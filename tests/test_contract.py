@@ -10,13 +10,13 @@ from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.model import ReferenceModel
 from tests.reference.training import ReferenceTrainer
 from trm_jax import generate, supervision_logits
-from trm_jax.batches import Loader
 from trm_jax.config import ConfigError, TrainConfig, TRMConfig
-from trm_jax.data import Example
-from trm_jax.model import QwenTRM
-from trm_jax.optimizer import make_optimizer
-from trm_jax.train import make_train_batch, new_state, supervision_loss
-from trm_jax.weights import count_bytes, count_weights, named_weights
+from trm_jax.data.examples import Example
+from trm_jax.data.loader import Loader
+from trm_jax.model.qwen_trm import QwenTRM
+from trm_jax.model.weights import count_bytes, count_weights, named_weights
+from trm_jax.training.optimizer import make_optimizer
+from trm_jax.training.step import make_train_batch, new_state, supervision_loss
 
 PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]
 

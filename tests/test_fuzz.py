@@ -18,11 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import randomize, tiny_model, tiny_qwen_config
-from trm_jax import compare, convert, demo, folders, original, sources
+from trm_jax import demo
+from trm_jax.checkpoints import folders
+from trm_jax.checkpoints.integrity import require_sealed
 from trm_jax.config import QwenConfig
+from trm_jax.conversion import hugging_face as convert
+from trm_jax.conversion import mathllm as original
+from trm_jax.data import datasets as sources
 from trm_jax.errors import UserError
-from trm_jax.integrity import require_sealed
-from trm_jax.qwen import Qwen
+from trm_jax.evaluation import compare
+from trm_jax.model.qwen import Qwen
 
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")),
@@ -173,7 +178,7 @@ def test_rows(data, tmp_path):
 def checkpoint(tmp_path_factory) -> bytes:
     """An original's checkpoint of the tiny model; torch and what it loads first are in memory then."""
     pytest.importorskip("torch")
-    from tests.test_original import save_original
+    from tests.conversion.test_mathllm import save_original
 
     path = tmp_path_factory.mktemp("original") / "trm_model.pt"
     save_original(path, tiny_model("mathllm").trm)

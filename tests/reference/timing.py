@@ -10,11 +10,11 @@ import torch
 import transformers
 
 from tests.reference.peer import IGNORED, Peer, PeerTrainer
-from trm_jax.batches import NO_LABEL
 from trm_jax.benchmark.training import OPTIMIZER_STEPS
-from trm_jax.convert import write_hugging_face
-from trm_jax.model import new_trm
-from trm_jax.weights import named_weights
+from trm_jax.conversion.hugging_face import write_hugging_face
+from trm_jax.data.loader import NO_LABEL
+from trm_jax.model.qwen_trm import new_trm
+from trm_jax.model.weights import named_weights
 
 ORIGINAL_LENGTH = 1024  # the original pads every row to this many tokens
 

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from trm_jax.batching import CAPACITY_STEP, generate_each, pad_prompts, round_up
 from trm_jax.benchmark.lengths import gsm8k_lengths
 from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
-from trm_jax.decode import DecodeConfig, DecodeState, Placement, decode_step, decode_until, insert, prefill
-from trm_jax.device import peak_memory
-from trm_jax.flops import count_flops
-from trm_jax.model import QwenTRM
-from trm_jax.weights import count_bytes
+from trm_jax.decoding.generate import CAPACITY_STEP, generate_each, pad_prompts, round_up
+from trm_jax.decoding.step import DecodeConfig, DecodeState, Placement, decode_step, decode_until, insert, prefill
+from trm_jax.hardware.devices import peak_memory
+from trm_jax.hardware.flops import count_flops
+from trm_jax.model.qwen_trm import QwenTRM
+from trm_jax.model.weights import count_bytes
 
 Prompts = Sequence[Sequence[int]]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from trm_jax.data import Example
+from trm_jax.data.examples import Example
 
 _TABLE = pathlib.Path(__file__).with_name("gsm8k_lengths.npz")
 

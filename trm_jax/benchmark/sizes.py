@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from trm_jax.config import QwenConfig
-from trm_jax.qwen import Qwen
-from trm_jax.weights import cast
+from trm_jax.model.qwen import Qwen
+from trm_jax.model.weights import cast
 
 _END_TOKENS = (151643, 151645)
 

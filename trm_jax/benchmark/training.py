@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.batches import NO_LABEL, Batch, Loader
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
-from trm_jax.device import peak_memory
-from trm_jax.flops import count_flops
-from trm_jax.model import new_trm
-from trm_jax.optimizer import make_optimizer
-from trm_jax.qwen import Qwen
-from trm_jax.train import make_train_batch, new_state
+from trm_jax.data.loader import NO_LABEL, Batch, Loader
+from trm_jax.hardware.devices import peak_memory
+from trm_jax.hardware.flops import count_flops
+from trm_jax.model.qwen import Qwen
+from trm_jax.model.qwen_trm import new_trm
+from trm_jax.training.optimizer import make_optimizer
+from trm_jax.training.step import make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 

@@ -1,0 +1,141 @@
+"""Conversion: every fault named at once, nothing used twice, little memory."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from tests.conftest import randomize, tiny_model, tiny_qwen_config
+from trm_jax import demo
+from trm_jax.checkpoints import folders
+from trm_jax.checkpoints import models as checkpoint
+from trm_jax.conversion import hugging_face as convert
+from trm_jax.model.qwen import Qwen
+from trm_jax.model.weights import WeightsError, named_weights
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """A tiny model in Hugging Face's format."""
+    backbone = randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=5)
+    convert.write_hugging_face(tmp_path / "hf", backbone)
+    return tmp_path / "hf"
+
+
+def read(folder):
+    return dict(convert.read_backbone(folder, convert.read_config(folder), np.float32))
+
+
+def change(folder, edit) -> None:
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    edit(tensors)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+def test_every_weight_is_filled_with_its_own_tensor(folder):
+    """Random weights are all different, so one that is swapped, skipped or transposed shows."""
+    expected = named_weights(randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=5))
+    found = read(folder)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        np.testing.assert_array_equal(found[name], weight, err_msg=name)
+
+
+def test_all_faults_come_in_one_message(folder):
+    def spoil(tensors):
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.7.mlp.up_proj.weight"] = np.zeros((2, 2), np.float32)
+        tensors["model.norm.weight"] = np.zeros(5, np.float32)
+
+    change(folder, spoil)
+    with pytest.raises(WeightsError) as error:
+        read(folder)
+    assert "missing: model.layers.1.mlp.up_proj.weight" in str(error.value)
+    assert "not used: model.layers.7.mlp.up_proj.weight" in str(error.value)
+    assert "of another shape: model.norm.weight is [5], expected [24]" in str(error.value)
+
+
+def test_a_tied_model_may_carry_its_head_but_not_another(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="two different"):
+        read(folder)
+    change(folder, lambda tensors: tensors.update({convert.LM_HEAD: tensors[convert.EMBEDDING]}))
+    assert "lm_head" not in read(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    index = {"weight_map": {convert.EMBEDDING: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="model-00001-of-00002"):
+        read(folder)
+
+
+def test_rotary_frequencies_of_old_checkpoints_are_passed_over(folder):
+    """In the file and in its index, with an end token of the generation config that is null."""
+    change(
+        folder, lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)})
+    )
+    keys = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(keys, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert read(folder).keys() == named_weights(Qwen(tiny_qwen_config(), nnx.Rngs(0))).keys()
+
+
+def test_a_folder_with_other_things_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(folders.CheckpointError, match="something else"), folders.replacing(tmp_path):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_model_of_an_older_format_is_replaced(tmp_path):
+    """It cannot be read any more, and is told to be converted again."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"kind": "model", "format": 1}')
+    with pytest.raises(folders.CheckpointError, match=r"format 1, .*: convert the model again"):
+        folders.read_config(tmp_path / "model")
+    with folders.replacing(tmp_path / "model") as partial:
+        (partial / "new").touch()
+    assert (tmp_path / "model/new").exists()
+
+
+def test_converting_needs_no_torch(tmp_path):
+    """Importing trm_jax and converting must work where torch is not installed."""
+    script = (
+        "import sys, runpy\n"
+        "class WithoutTorch:\n"
+        "    def __init__(self, finder): self.finder = finder\n"
+        "    def __getattr__(self, name): return getattr(self.finder, name)\n"
+        "    def find_spec(self, name, *args):\n"
+        "        return None if name.partition('.')[0] == 'torch' else self.finder.find_spec(name, *args)\n"
+        "sys.meta_path[:] = map(WithoutTorch, sys.meta_path)\n"
+        f"sys.argv = ['convert_qwen.py', '--model', {str(demo.MODEL)!r}, '--output', {str(tmp_path / 'out')!r}]\n"
+        "runpy.run_path('scripts/convert_qwen.py', run_name='__main__')"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/config.json").exists()
+
+
+def test_imported_checkpoint_is_in_the_model_folder(tmp_path, folder):
+    """The folder gives back the raw weights or the moving average, as asked."""
+    model = tiny_model("mathllm")
+    ema = jax.tree.map(lambda weight: weight + 1, model.trm)
+    config = convert.read_config(folder)
+    with folders.replacing(tmp_path / "ours") as partial:
+        checkpoint.save_model(partial, config, convert.read_backbone(folder, config, "float32"), model.trm, ema)
+    for use_ema, expected in ((True, ema), (False, model.trm)):
+        found = checkpoint.load_model(tmp_path / "ours", use_ema=use_ema).trm
+        assert found.config == model.trm.config
+        for name, weight in named_weights(expected).items():
+            np.testing.assert_array_equal(named_weights(found)[name], weight, err_msg=name)

@@ -1,0 +1,146 @@
+"""Rows from files, from the demo, from the hub (a stand-in), and mixtures of them."""
+
+import itertools
+import json
+import pathlib
+import re
+
+import pytest
+
+from trm_jax.data import datasets as sources
+from trm_jax.data import examples as data
+from trm_jax.data.datasets import DataConfig
+from trm_jax.data.examples import DataError
+from trm_jax.demo import problems
+
+
+def test_bad_sources_are_named(tmp_path):
+    with pytest.raises(DataError, match="no data set 'nothing'"):
+        sources.load_rows("nothing", "train")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "a", "answer": "b"}\n{"question": "a"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        sources.load_rows(str(path), "train")
+    path.write_text("")
+    with pytest.raises(DataError, match="no rows"):
+        sources.load_rows(str(path), "train")
+
+
+def jsonl(path: pathlib.Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_columns_are_found_or_named(tmp_path):
+    """MATH and NuminaMath call them problem and solution; other sets anything."""
+    numina = jsonl(
+        tmp_path / "a.jsonl", [{"source": "x", "problem": " 1+1? ", "solution": "\\boxed{2}", "messages": []}]
+    )
+    assert sources.load_rows(numina, "train") == [{"question": "1+1?", "answer": "\\boxed{2}"}]
+    other = jsonl(tmp_path / "b.jsonl", [{"q": "1+1?", "a": "2"}, {"q": "1+2?", "a": 3}])
+    with pytest.raises(DataError, match="--question-column"):
+        sources.load_rows(other, "train")
+    with pytest.raises(DataError, match="line 2"):
+        sources.load_rows(other, "train", ("q", "a"))
+    with pytest.raises(DataError, match="go together"):
+        DataConfig(("x.jsonl",), question_column="q")
+
+
+def numbered(path: pathlib.Path, name: str, count: int) -> str:
+    return jsonl(path / f"{name}.jsonl", [{"question": f"{name}{i}", "answer": str(i)} for i in range(count)])
+
+
+def test_a_mixture_keeps_its_shares(tmp_path):
+    files = numbered(tmp_path, "a", 30), numbered(tmp_path, "b", 10)
+    rows = sources.training_rows(DataConfig(files, weights=(1, 3)), seed=0)
+    names = [row["question"][0] for row in rows]
+    assert (names.count("a"), names.count("b")) == (10, 30)
+    assert all(abs(names[:n].count("b") - 0.75 * n) <= 1 for n in range(40))
+    assert {row["question"] for row in rows if row["question"][0] == "b"} == {f"b{i}" for i in range(10)}
+    assert len(sources.training_rows(DataConfig(files, num_samples=7), seed=0)) == 7
+    with pytest.raises(DataError, match="one share above zero"):
+        DataConfig(files, weights=(1,))
+
+
+def test_a_stream_starts_again_and_is_read_as_it_is_needed(tmp_path):
+    """A line that cannot be read does no harm before it is reached: the file is not held."""
+    path = tmp_path / "a.jsonl"
+    numbered(tmp_path, "a", 3)
+    rows = sources.stream_rows(DataConfig((str(path),), streaming=True))
+    assert [next(rows)["question"] for _ in range(7)] == ["a0", "a1", "a2", "a0", "a1", "a2", "a0"]
+    path.write_text(path.read_text() + "broken\n")
+    rows = sources.stream_rows(DataConfig((str(path),), streaming=True))
+    assert [next(rows)["question"] for _ in range(3)] == ["a0", "a1", "a2"]
+    with pytest.raises(DataError, match="line 4"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("gsm8k", ("openai/gsm8k", "main")),
+        ("AI-MO/NuminaMath-CoT", ("AI-MO/NuminaMath-CoT", None)),
+        ("EleutherAI/hendrycks_math:algebra", ("EleutherAI/hendrycks_math", "algebra")),
+    ],
+)
+def test_the_hub_is_asked_for_the_right_set(monkeypatch, source, expected):
+    """A stand-in for the hub, which tests cannot reach."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, configuration, split, streaming):
+        asked.append((name, configuration, split, streaming))
+        return [{"problem": "1+1?", "solution": "2"}]
+
+    monkeypatch.setattr(sources, "require_hub", lambda source: None)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert sources.load_rows(source, "test") == [{"question": "1+1?", "answer": "2"}]
+    assert asked == [(*expected, "test", False)]
+
+
+def test_demo_problems_are_right_disjoint_and_repeatable():
+    test, train = problems.split("test"), problems.split("train")
+    assert test == problems.split("test")
+    assert not {row["question"] for row in test} & {row["question"] for row in train}
+    for row in test:
+        require_right(row, steps=2, largest=9)
+
+
+@pytest.mark.parametrize(("steps", "largest"), [(3, 9), (2, 60)])
+def test_problems_of_more_steps_and_larger_numbers(steps, largest):
+    rows = list(itertools.islice(problems.problems(0, steps, largest), 200))
+    assert len({row["question"] for row in rows}) == 200
+    numbers = [number for row in rows for number in require_right(row, steps, largest)]
+    assert max(numbers) > largest - 3
+
+
+def require_right(row, steps, largest):
+    """Every line follows from the one before and from the question; the numbers of the question."""
+    *lines, final = row["answer"].splitlines()
+    numbers = [int(number) for number in re.findall(r"\d+", row["question"])]
+    assert max(numbers) <= largest + 3
+    assert len(lines) == len(numbers) - 1 == steps
+    total = numbers[0]
+    for line, number in zip(lines, numbers[1:], strict=True):
+        sum_, result = line.split("<<")[1].split(">>")[0].split("=")
+        assert re.fullmatch(rf"{total}[-+*]{number}", sum_)
+        assert eval(sum_) == (total := int(result)) > 0
+    assert final == f"#### {total}"
+    return numbers
+
+
+GSM8K = pathlib.Path(__file__).parents[3] / "shared" / "gsm8k"
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="the real GSM8K files are not beside the checkout")
+def test_real_rows_parse():
+    from trm_jax.data.answers import parse_number, reference_answer
+
+    for name, count in (("train", 7473), ("test", 1319)):
+        rows = sources.load_rows(str(GSM8K / f"{name}.jsonl"), name)
+        assert len(rows) == count
+        for row in rows:
+            solution = data.boxed_solution(row["answer"])
+            assert "<<" not in solution
+            assert parse_number(reference_answer(solution)) is not None

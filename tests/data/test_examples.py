@@ -1,0 +1,56 @@
+"""Rows, templates, labels, buckets, order."""
+
+import json
+
+import pytest
+
+from trm_jax.checkpoints import models as checkpoint
+from trm_jax.data import examples as data
+from trm_jax.data.examples import DataError
+from trm_jax.demo import problems
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    from trm_jax import demo
+
+    return AutoTokenizer.from_pretrained(demo.MODEL)
+
+
+def test_solutions_end_in_a_box_and_lose_their_annotations():
+    answer = "48/2 = <<48/2=24>>24 clips.\n48+24 = <<48+24=72>>72\n#### 72"
+    assert data.boxed_solution(answer) == "48/2 = 24 clips.\n48+24 = 72\n\\boxed{72}"
+    assert "<<48/2=24>>" in data.boxed_solution(answer, keep_annotations=True)
+    assert data.boxed_solution("so it is #### 1,234 ") == "so it is \\boxed{1,234}"
+
+
+def test_the_conversation_is_chatml_and_its_end_is_learned(tokenizer):
+    row = {"question": "Ana has 3 nuts.", "answer": "3\n#### 3"}
+    (example,), dropped = data.encode_examples([row], tokenizer, 128)
+    assert dropped == 0
+    text = tokenizer.decode(example.tokens)
+    assert text == (
+        f"<|im_start|>system\n{data.SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\nAna has 3 nuts.<|im_end|>\n"
+        "<|im_start|>assistant\n3\n\\boxed{3}<|im_end|>"
+    )
+    assert tokenizer.decode(example.tokens[example.prompt_length :]) == "3\n\\boxed{3}<|im_end|>"
+    assert example.tokens[: example.prompt_length].tolist() == data.encode_prompts(tokenizer, [row["question"]])[0]
+
+
+def test_long_examples_are_dropped_and_counted_never_cut(tokenizer):
+    rows = problems.split("train", 50)
+    everything, _ = data.encode_examples(rows, tokenizer, 1000)
+    limit = sorted(len(example.tokens) for example in everything)[25]
+    kept, dropped = data.encode_examples(rows, tokenizer, limit)
+    assert len(kept) + dropped == 50
+    assert dropped > 0
+    assert all(example.tokens[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>") for example in kept)
+    with pytest.raises(DataError, match="max-length"):
+        data.encode_examples(rows, tokenizer, 3)
+
+
+def test_the_tokenizer_comes_with_the_model_folder(demo_model_folder):
+    tokenizer = checkpoint.load_tokenizer(demo_model_folder)
+    assert json.loads((demo_model_folder / "config.json").read_text())["backbone"]["vocab_size"] == len(tokenizer)

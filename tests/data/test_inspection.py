@@ -1,0 +1,118 @@
+"""What --inspect shows, and the sets that are refused before any training."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from trm_jax import demo
+from trm_jax.config import TrainConfig
+from trm_jax.data.datasets import DataConfig
+from trm_jax.data.examples import DataError, encode_examples
+from trm_jax.data.inspection import check_trainable, show_rows
+from trm_jax.data.loader import NO_LABEL, Loader
+from trm_jax.data.tokenizer import TokenizerError
+from trm_jax.data.training_set import TrainingSet, make_training_set
+
+ROWS = [{"question": f"Ana has {i} nuts.", "answer": f"{i}\n#### {i}"} for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(demo.MODEL)
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return DataConfig((str(path),))
+
+
+def batch_of(rows, tokenizer):
+    return Loader(encode_examples(rows, tokenizer, 200)[0], len(rows))[0]
+
+
+def test_learned_tokens_are_marked_as_the_batch_has_them(tokenizer):
+    shown = show_rows(batch_of(ROWS[:1], tokenizer), tokenizer)
+    assert shown.endswith("<|im_start|>assistant\n«0\n\\boxed{0}<|im_end|>»")
+    assert "Ana has 0 nuts." in shown
+
+
+def test_lengths_and_dropped_rows_are_counted(tokenizer, source):
+    training_set = make_training_set(source, TrainConfig(batch_size=4), tokenizer, held_out_rows=3)
+    text = training_set.inspect(tokenizer, 1024)
+    assert "27 ████" in text
+    assert "dropped, above 1,024 tokens: 0" in text
+
+
+def test_held_out_rows_are_not_trained_on(tokenizer, source):
+    """Also where a mixture brings the same row twice."""
+    twice = DataConfig(source.sources * 2)
+    training_set = make_training_set(twice, TrainConfig(batch_size=4), tokenizer, held_out_rows=3)
+    held_out = {row.tobytes() for row in training_set.held_out[0].tokens[0][:, :60]}
+    for number in range(training_set.batches_per_epoch):
+        assert not held_out & {row.tobytes() for row in training_set.loader[number].tokens[0][:, :60]}
+
+
+def test_other_rows_have_another_fingerprint(tokenizer, source, tmp_path):
+    """A word, a row, the order, or where the answer begins."""
+
+    def fingerprint(rows):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return make_training_set(DataConfig((str(path),)), TrainConfig(), tokenizer, held_out_rows=0).fingerprint
+
+    first, *others = ROWS
+    changed = [first | {"question": first["question"].replace("Ana", "Ben")}, *others]
+    assert fingerprint(ROWS) == fingerprint(ROWS)
+    assert len({fingerprint(rows) for rows in (ROWS, changed, others, ROWS[::-1])}) == 4
+    first, *others = make_training_set(source, TrainConfig(), tokenizer, held_out_rows=0).examples
+    moved = dataclasses.replace(first, prompt_length=first.prompt_length - 1)
+    sets = [TrainingSet(None, None, [one, *others], 0) for one in (first, moved)]
+    assert sets[0].fingerprint != sets[1].fingerprint
+
+
+def test_a_stream_is_trained_on_without_its_held_out_rows(tokenizer, source):
+    stream = DataConfig(source.sources, streaming=True)
+    training_set = make_training_set(stream, TrainConfig(batch_size=4, max_length=200), tokenizer, held_out_rows=3)
+    assert training_set.batches_per_epoch is None
+    held_out = training_set.held_out[0].tokens[0]
+    length = held_out.shape[1]
+    batch = training_set.loader[0]
+    assert not {row.tobytes() for row in held_out} & {row[:length].tobytes() for row in batch.tokens[0]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda batch: batch.labels.fill(NO_LABEL), "every label is masked"),
+        (lambda batch: batch.labels.__setitem__(batch.labels == batch.labels.max(), 5), "never learn to stop"),
+    ],
+)
+def test_batches_without_labels_or_ends_are_refused(tokenizer, spoil, message):
+    batch = batch_of(ROWS[:4], tokenizer)
+    check_trainable(ROWS[:4], batch, tokenizer)
+    spoil(batch)
+    with pytest.raises(DataError, match=message):
+        check_trainable(ROWS[:4], batch, tokenizer)
+
+
+def test_answers_that_cannot_be_graded_are_refused(tokenizer):
+    rows = [{"question": "Why?", "answer": "Because."}] * 4
+    with pytest.raises(DataError, match="nothing could be graded"):
+        check_trainable(rows, batch_of(rows, tokenizer), tokenizer)
+
+
+def test_a_tokenizer_without_the_end_token_is_refused(tokenizer):
+    class Other:
+        unk_token_id = None
+
+        def convert_tokens_to_ids(self, token):
+            return None
+
+    with pytest.raises(TokenizerError, match="im_end"):
+        encode_examples(ROWS, Other(), 200)
+    assert np.all(batch_of(ROWS[:2], tokenizer).labels.max(axis=-1) >= 0)

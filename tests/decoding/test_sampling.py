@@ -1,0 +1,73 @@
+"""Draws: their distribution, the nucleus, and that they depend on their own row alone."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import random_tokens
+from tests.decoding.test_generate import by_prompt
+from trm_jax import generate
+from trm_jax.decoding import generate as batching
+from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
+from trm_jax.decoding.sampling import choose, row_key
+from trm_jax.decoding.step import DecodeConfig
+
+PROBABILITIES = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
+PROMPTS = [random_tokens(length, seed=length).tolist() for length in (4, 9, 6)]
+
+
+def draws(temperature: float, top_p: float, count: int = 4000) -> np.ndarray:
+    """The share of each of the four tokens."""
+    keys = jnp.array([row_key(0, [1, 2], sample) for sample in range(count)])
+    logits = jnp.tile(jnp.log(PROBABILITIES), (count, 1))
+    tokens = choose(logits, keys, jnp.zeros(count, jnp.int32), temperature, top_p)
+    return np.bincount(tokens, minlength=4) / count
+
+
+def test_draws_follow_the_distribution():
+    """Four standard errors of 4,000 draws are 0.03."""
+    np.testing.assert_allclose(draws(1.0, 1.0), PROBABILITIES, atol=0.03)
+    sharper = PROBABILITIES**2 / np.sum(PROBABILITIES**2)
+    np.testing.assert_allclose(draws(0.5, 1.0), sharper, atol=0.03)
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.1, 1), (0.49, 1), (0.6, 2), (0.79, 2), (0.81, 3), (0.96, 4)])
+def test_top_p_keeps_the_smallest_set_that_holds_it(top_p, kept):
+    expected = np.where(np.arange(4) < kept, PROBABILITIES, 0)
+    np.testing.assert_allclose(draws(1.0, top_p), expected / expected.sum(), atol=0.03)
+
+
+def test_temperature_zero_is_greedy():
+    assert draws(0.0, 1.0).tolist() == [1, 0, 0, 0]
+
+
+def test_a_draw_depends_on_its_prompt_seed_and_sample_alone(model):
+    """Not on the order of the prompts, on who shares the batch, or on when a row was free."""
+    options = dict(max_new_tokens=8, temperature=1.5, eos_token_ids=[])
+    together = generate(model, PROMPTS, seed=1, **options)
+    assert generate(model, PROMPTS[::-1], seed=1, batch_size=1, **options) == together[::-1]
+    assert generate(model, PROMPTS, seed=2, **options) != together
+    assert generate(model, PROMPTS, max_new_tokens=8, eos_token_ids=[]) != together
+
+
+def test_samples_of_a_prompt_share_its_prefill(model, monkeypatch):
+    """Three different answers each, one reading; the first sample is what is drawn alone."""
+    read = []
+    prefill = batching.prefill
+    monkeypatch.setattr(batching, "prefill", lambda m, t, lengths, c: read.extend(lengths) or prefill(m, t, lengths, c))
+    config = decode_config(model, temperature=1.5, eos_token_ids=[])
+    answers = list(generate_each(model, PROMPTS[:2], [8, 5], config, 4, samples=3, seed=1))
+    assert sorted(map(int, read)) == sorted(map(len, PROMPTS[:2]))
+    assert sorted((answer.prompt, answer.sample) for answer in answers) == [(p, s) for p in (0, 1) for s in range(3)]
+    assert len({tuple(answer.tokens) for answer in answers}) == 6
+    alone = generate(model, PROMPTS[:1], 8, temperature=1.5, seed=1, eos_token_ids=[])
+    assert by_prompt(answer for answer in answers if answer.sample == 0)[0] == alone[0]
+
+
+def test_what_cannot_be_drawn(model):
+    config = decode_config(model, temperature=1.0)
+    with pytest.raises(GenerationError, match="5 samples of a prompt need as many rows; the batch has 4"):
+        list(generate_each(model, PROMPTS, 4, config, 4, samples=5))
+    for wrong in (dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)):
+        with pytest.raises(ValueError, match="not above 0 and up to 1"):
+            DecodeConfig(1, 1, "last_pass", "trm", (), **wrong)

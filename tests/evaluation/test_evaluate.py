@@ -1,0 +1,131 @@
+"""Grading, statistics, and continuing where a run stopped."""
+
+import pytest
+
+from trm_jax.decoding.generate import Answer
+from trm_jax.evaluation import evaluate as ev
+from trm_jax.evaluation.evaluate import EvaluationError, evaluate, summarize
+
+ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
+
+
+class Echo:
+    """A tokenizer whose ids are code points."""
+
+    def apply_chat_template(self, chat, **_):
+        return chat[-1]["content"]
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[ord(c) for c in text] for text in texts]}
+
+    def decode(self, tokens, **_):
+        return "".join(map(chr, tokens))
+
+
+def solve(prompts):
+    """Right for even numbers, wrong for odd ones; the last prompt ends first."""
+    for index, prompt in reversed(list(enumerate(prompts))):
+        n = int(chr(prompt[0]))
+        yield answer(index, f"\\boxed{{{n + 1 + n % 2}}}")
+
+
+def answer(prompt: int, text: str, sample: int = 0, steps=()) -> Answer:
+    return Answer(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text))
+
+
+def test_records_are_graded_and_in_order(tmp_path):
+    records = evaluate(ROWS, Echo(), solve, tmp_path / "out.jsonl")
+    assert [record["correct"] for record in records] == [True, False, True, False, True, False, True]
+    assert records[1] | {"seconds": 0} == {
+        "index": 1,
+        "question": "1 + 1 = ?",
+        "text": "\\boxed{3}",
+        "extracted": "3",
+        "expected": "2",
+        "form": "boxed",
+        "correct": False,
+        "strict": False,
+        "tokens": 9,
+        "steps": 3.0,
+        "seconds": 0,
+    }
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 7
+    summary = summarize(records)
+    assert (summary["correct"], summary["questions"], summary["forms"]) == (4, 7, {"boxed": 7})
+
+
+def test_a_right_number_outside_a_box_counts_apart():
+    texts = ["\\boxed{1}", "#### 2", "it is 3", "\\boxed{5}", "nothing"]
+    records = evaluate(ROWS[:5], Echo(), lambda prompts: (answer(i, text) for i, text in enumerate(texts)))
+    assert [record["correct"] for record in records] == [True, True, True, False, False]
+    summary = summarize(records)
+    assert (summary["correct"], summary["strict"]) == (3, 1)
+    assert summary["forms"] == {"boxed": 2, "marked": 1, "number": 1, "none": 1}
+
+
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
+    """Killed in the middle of a line: whole lines count, the cut one is done again."""
+    path, calls = tmp_path / "out.jsonl", []
+    evaluate(ROWS[:4], Echo(), solve, path)
+    path.write_text(path.read_text() + '{"index": 4, "quest')
+
+    def counted(prompts):
+        calls.extend(prompts)
+        return solve(prompts)
+
+    records = evaluate(ROWS, Echo(), counted, path)
+    assert len(calls) == 3
+    assert len(records) == len(path.read_text().splitlines()) == 7
+
+
+def test_the_majority_of_the_samples_counts():
+    """Samples come in any order; equal numbers written differently vote together, no answer has no vote."""
+    texts = ["?", "\\boxed{5}", "\\boxed{1}", "\\boxed{1.0}"]
+
+    def sampled(prompts):
+        yield answer(0, texts[3], 3)
+        for index in (0, 1):
+            for sample in (2, 1, 0) if index == 0 else range(4):
+                yield answer(index, texts[sample], sample)
+
+    first, second = evaluate(ROWS[:2], Echo(), sampled, samples=4)
+    assert (first["extracted"], first["correct"]) == ("1", True)
+    assert [sample["text"] for sample in first["samples"]] == texts
+    assert [sample["correct"] for sample in first["samples"]] == [False, False, True, True]
+    assert (second["extracted"], second["correct"]) == ("1", False)
+    assert first["tokens"] == sum(map(len, texts))
+    assert summarize([first, second])["sample_accuracy"] == 2 / 8
+
+
+def test_steps_are_recorded_where_they_differ():
+    solve_early = lambda prompts: [answer(0, "\\boxed{1}", steps=[3, 1, 2, 2, 2, 2, 2, 2, 2])]  # noqa: E731
+    (record,) = evaluate(ROWS[:1], Echo(), solve_early)
+    assert (record["steps"], record["token_steps"][:3]) == (2.0, [3, 1, 2])
+    assert "token_steps" not in evaluate(ROWS[:1], Echo(), solve)[0]
+
+
+def test_answers_to_other_questions_are_refused(tmp_path):
+    evaluate(ROWS[:4], Echo(), solve, tmp_path / "out.jsonl")
+    with pytest.raises(EvaluationError, match="other questions"):
+        evaluate(ROWS[::-1], Echo(), solve, tmp_path / "out.jsonl")
+
+
+def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
+    path = tmp_path / "out.jsonl"
+    ev.require_same_settings(path, {"head": "trm"})
+    evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
+    with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
+        ev.require_same_settings(path, {"head": "backbone"})
+    assert ev.file_name({"head": "a"}) != ev.file_name({"head": "b"})
+
+
+def test_other_expected_answers_are_refused(tmp_path):
+    evaluate(ROWS[:4], Echo(), solve, tmp_path / "out.jsonl")
+    mended = [row | {"answer": "#### 99"} for row in ROWS[:4]]
+    with pytest.raises(EvaluationError, match="other questions"):
+        evaluate(mended, Echo(), solve, tmp_path / "out.jsonl")
+
+
+def test_answers_do_not_lie_where_their_summary_goes(tmp_path):
+    with pytest.raises(EvaluationError, match=r"must end in \.jsonl"):
+        ev.require_same_settings(tmp_path / "out.json", {})

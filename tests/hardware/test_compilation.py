@@ -1,0 +1,47 @@
+"""Compilation is announced, happens once a shape, and is kept on disk."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from trm_jax.hardware.compilation import Programs
+
+
+def test_one_program_a_shape_and_each_is_announced():
+    said = []
+    programs = Programs(jax.jit(lambda x: 2 * x), said.append, lambda x: f"{x.size} numbers")
+    for size in (3, 4, 3, 4):
+        assert programs(np.ones(size, np.float32)).sum() == 2 * size
+    assert len(programs) == 2
+    assert [line.split(" in ")[0] for line in said] == [
+        "compiling 3 numbers ...",
+        "compiled  3 numbers",
+        "compiling 4 numbers ...",
+        "compiled  4 numbers",
+    ]
+
+
+def test_a_second_start_reads_what_the_first_compiled(tmp_path):
+    code = (
+        "import jax\n"
+        "from trm_jax.hardware.devices import choose_device\n"
+        "choose_device('cpu')\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "hits = []\n"
+        "jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if 'cache_hits' in name else None)\n"
+        "jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((5, 5)))\n"
+        "print('hits', len(hits))"
+    )
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    outputs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True).stdout
+        for _ in range(2)
+    ]
+    assert outputs[0].strip() == "hits 0"
+    assert int(outputs[1].split()[1]) > 0
+    assert any((tmp_path / "trm_jax").iterdir())

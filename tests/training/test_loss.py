@@ -1,0 +1,54 @@
+"""The chunked loss against the plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trm_jax.data.loader import NO_LABEL
+from trm_jax.training import loss
+from trm_jax.training.loss import cross_entropy
+
+
+def plain(features, head, labels):
+    """The whole [M, V] array of logits, differentiated by JAX."""
+    logprobs = jax.nn.log_softmax(features @ head.T)
+    at_label = jnp.take_along_axis(logprobs, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
+    return -jnp.sum(jnp.where(labels == NO_LABEL, 0, at_label))
+
+
+@pytest.fixture
+def inputs(monkeypatch):
+    """Thirteen tokens in chunks of four, so that the last chunk is padded; two have no label."""
+    monkeypatch.setattr(loss, "CHUNK", 4)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, 13)
+    labels[[2, 12]] = NO_LABEL
+    return jnp.array(rng.normal(size=(13, 6)), jnp.float32), jnp.array(rng.normal(size=(9, 6)), jnp.float32), labels
+
+
+def test_value_and_gradients(inputs):
+    features, head, labels = inputs
+    expected, grads = jax.value_and_grad(plain, argnums=(0, 1))(*inputs)
+    found, found_grads = jax.value_and_grad(lambda f, h: 2 * cross_entropy(f, h, labels, True).loss, argnums=(0, 1))(
+        features, head
+    )
+    np.testing.assert_allclose(found, 2 * expected, rtol=1e-6)
+    for a, b in zip(found_grads, grads, strict=True):
+        np.testing.assert_allclose(a, 2 * b, atol=1e-5)
+
+
+def test_a_frozen_head_gets_no_gradient_and_the_features_the_same(inputs):
+    features, head, labels = inputs
+    expected = jax.grad(plain)(features, head, labels)
+    found = jax.grad(lambda f, h: cross_entropy(f, h, labels, False).loss, argnums=(0, 1))(features, head)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    assert not found[1].any()
+
+
+def test_correct_tokens_are_counted_among_the_labelled(inputs):
+    features, head, labels = inputs
+    best = np.argmax(features @ head.T, axis=1)
+    labels = np.where(np.arange(13) % 3 == 0, best, labels)
+    expected = np.sum((best == labels) & (labels != NO_LABEL))
+    assert int(cross_entropy(features, head, labels, False).correct) == expected >= 5

@@ -1,0 +1,49 @@
+"""Trackers get what metrics.jsonl gets."""
+
+import sys
+import types
+
+import pytest
+
+from trm_jax.training.trackers import TrackerError, flatten, open_tracker
+
+
+def test_every_number_has_a_name():
+    assert flatten({"batch": 3, "loss": [2.0, 1.0], "peak": None}) == {"batch": 3, "loss/1": 2.0, "loss/2": 1.0}
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_wandb_and_trackio_share_an_interface(tmp_path, monkeypatch, name):
+    """A stand-in module, because neither is installed with the tests."""
+    calls = []
+    module = types.SimpleNamespace(
+        init=lambda **options: calls.append(options),
+        log=lambda numbers, step: calls.append((numbers, step)),
+        finish=lambda: calls.append("end"),
+    )
+    monkeypatch.setitem(sys.modules, name, module)
+    tracker = open_tracker(name, tmp_path / "run", {"seed": 1})
+    tracker.log({"loss/1": 0.5}, 7)
+    tracker.close()
+    assert calls[0]["config"] == {"seed": 1}
+    assert calls[0]["name"] == "run"
+    assert calls[1:] == [({"loss/1": 0.5}, 7), "end"]
+
+
+def test_tensorboard_gets_an_event_file(tmp_path):
+    pytest.importorskip("tensorboardX")
+    tracker = open_tracker("tensorboard", tmp_path, {})
+    tracker.log({"loss/1": 0.5}, 7)
+    tracker.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert b"loss/1" in file.read_bytes()
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrackerError, match=r"trm-jax\[wandb\]"):
+        open_tracker("wandb", tmp_path, {})
+
+
+def test_no_tracker_is_none(tmp_path):
+    assert open_tracker("none", tmp_path, {}) is None

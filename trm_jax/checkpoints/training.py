@@ -1,0 +1,163 @@
+"""The training states of a run, as checkpoints in its folder: written beside the training, sealed, and checked when read."""
+
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from trm_jax.checkpoints.folders import CheckpointError
+from trm_jax.checkpoints.integrity import SEAL, DamageError, require_sealed, seal
+from trm_jax.errors import listing
+from trm_jax.model.weights import named_weights, with_weights
+
+HELD_OUT_LOSS = "held_out_loss"  # after each supervision step, nats a token, by the EMA weights; rated by the last
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The training states of a folder, numbered by the batches consumed.
+
+    The newest `keep` stay, and the one with the lowest held-out loss. A state is copied to main memory, then written while
+    training goes on; it counts only once it is whole. Damaged ones above the newest whole one are set aside under another
+    name. Raises CheckpointError if there is no whole one among them.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2):
+        _, damaged = newest_sound(folder / "checkpoints")
+        for number in damaged:
+            place = folder / "checkpoints" / str(number)
+            aside = folder / f"damaged-checkpoint-{number}"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(place, aside)
+        policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[HELD_OUT_LOSS][-1],
+            reverse=True,  # the lowest
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self._checkpointer = ocp.training.Checkpointer(
+            (folder / "checkpoints").absolute(),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=True,  # what a killed run was writing
+        )
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: tuple[int, Future] | None = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._thread.shutdown()
+        self._checkpointer.close()
+
+    @property
+    def latest(self) -> int | None:
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    @property
+    def best(self) -> int | None:
+        """The one with the lowest held-out loss."""
+        rated = {c.step: c.metrics[HELD_OUT_LOSS][-1] for c in self._checkpointer.checkpoints if c.metrics}
+        return min(rated, key=rated.get) if rated else None
+
+    def path(self, batches: int) -> pathlib.Path:
+        return self._folder / "checkpoints" / str(batches)
+
+    def save(self, batches: int, state: Any, metrics: Mapping[str, list[float]] | None = None) -> None:
+        """Starts to write a state; waits first for the one before. The state may be donated at once.
+
+        `metrics` may hold its HELD_OUT_LOSS.
+        """
+        self.wait()
+        if self.latest == batches:
+            return
+        try:
+            written = self._checkpointer.save_async(batches, named_weights(state), force=True, metrics=metrics or None)
+        except Exception as error:
+            raise self._not_saved(batches, error) from error
+        self._saving = batches, self._thread.submit(self._finish, written, self.path(batches))
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk. Raises CheckpointError if it could not be written."""
+        if self._saving is None:
+            return
+        (batches, saving), self._saving = self._saving, None
+        try:
+            saving.result()
+        except Exception as error:  # of Orbax, TensorStore or the system, each of its own kind
+            raise self._not_saved(batches, error) from error
+
+    @staticmethod
+    def _finish(written, folder: pathlib.Path) -> None:
+        written.result()
+        seal(folder)
+
+    def _not_saved(self, batches: int, error: Exception) -> CheckpointError:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        return CheckpointError(
+            f"checkpoint {self.path(batches)} could not be saved ({reason}); those before it stay, and the same command "
+            "goes on from there once there is room"
+        )
+
+    def restore(self, state: Any) -> Any:
+        """The newest state. Raises CheckpointError unless it has the names, shapes and types of `state`."""
+        wanted = named_weights(state)
+        require_same_weights(self.path(self.latest), wanted)
+        return with_weights(state, self._checkpointer.load(self.latest, wanted))
+
+
+def newest_sound(folder: pathlib.Path) -> tuple[int | None, list[int]]:
+    """The number of the newest checkpoint that is whole, and of the damaged ones above it, which are named in a warning.
+
+    Raises CheckpointError if there are checkpoints and all of them are damaged.
+    """
+    damaged = []
+    for number in sorted(checkpoint_numbers(folder), reverse=True):
+        fault = fault_of(folder / str(number))
+        if fault is None:
+            return number, damaged
+        _log.warning("%s; it is skipped", fault)
+        damaged.append(number)
+    if damaged:
+        raise CheckpointError(f"all checkpoints in {folder} are damaged: remove them to start again from nothing")
+    return None, []
+
+
+def checkpoint_numbers(folder: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
+
+
+def fault_of(checkpoint: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint; None if it is whole."""
+    try:
+        if (checkpoint / SEAL).is_file():
+            require_sealed(checkpoint)
+        else:
+            # The run was killed after Orbax had put the checkpoint in its place and before it was sealed.
+            ocp.load(checkpoint.absolute())
+    except DamageError as error:
+        return f"checkpoint {error}"
+    except Exception as error:  # whatever Orbax meets in a damaged folder
+        return f"checkpoint {checkpoint} is damaged: {str(error).splitlines()[0]}"
+    return None
+
+
+def require_same_weights(checkpoint: pathlib.Path, wanted: Mapping[str, Any], subset: bool = False) -> None:
+    """Raises CheckpointError unless a checkpoint holds just these (or these among others); Orbax would cast silently."""
+    found = ocp.metadata(checkpoint.absolute()).metadata
+    faults = [f"{name} is missing" for name in wanted if name not in found]
+    faults += [] if subset else [f"{name} is not part of this run" for name in found if name not in wanted]
+    for name in wanted.keys() & found.keys():
+        there, here = (f"{w.dtype}{list(w.shape)}" for w in (found[name], wanted[name]))
+        faults += [f"{name} is {there}, expected {here}"] if there != here else []
+    if faults:
+        raise CheckpointError(f"{checkpoint} is of another model: {listing(faults)}")

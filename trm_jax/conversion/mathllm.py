@@ -1,0 +1,124 @@
+"""Reads the checkpoint of the original MathLLM program, `trm_model.pt`. The one room that needs torch."""
+
+import functools
+import pathlib
+import zipfile
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.errors import listing
+from trm_jax.model.trm import TRM
+from trm_jax.model.weights import WeightsError, check_weights, named_weights, with_weights
+
+# Component and name in the original's state dicts, for each weight of ours. Kernels are stored transposed.
+KEYS = {
+    "y_init": "interface.y_init",
+    "block.norm1.scale": "engine.block.norm1.weight",
+    "block.attention.query.kernel": "engine.block.attn.q_proj.weight",
+    "block.attention.key.kernel": "engine.block.attn.k_proj.weight",
+    "block.attention.value.kernel": "engine.block.attn.v_proj.weight",
+    "block.attention.output.kernel": "engine.block.attn.o_proj.weight",
+    "block.norm2.scale": "engine.block.norm2.weight",
+    "block.mlp.gate.kernel": "engine.block.mlp.gate_proj.weight",
+    "block.mlp.up.kernel": "engine.block.mlp.up_proj.weight",
+    "block.mlp.down.kernel": "engine.block.mlp.down_proj.weight",
+    "norm.scale": "heads.norm.weight",
+    "head": "heads.lm_head.weight",
+}
+COMPONENTS = ("interface", "engine", "heads")
+LOOP_COUNTS = {"latent_updates": "n_latent", "recursions": "T_recursion", "supervision_steps": "N_supervision"}
+
+
+def read_trm_checkpoint(path: pathlib.Path, backbone: QwenConfig) -> tuple[TRM, TRM | None]:
+    """The recursion in a `trm_model.pt` of the original, and its moving average if the file has one; float32.
+
+    The file is unpickled by torch's weights-only loader; beside tensors it may hold the one config class of the original,
+    of which the loop counts are taken. Raises WeightsError, naming all kinds of faults, if names or shapes differ from what
+    the contract gives this backbone.
+    """
+    content = _load(path)
+    raw = {f"{part}.{name}": tensor for part in COMPONENTS for name, tensor in _mapping(content, part, path).items()}
+    settings = getattr(content.get("config"), "__dict__", {})
+    counts = {ours: settings[theirs] for ours, theirs in LOOP_COUNTS.items() if theirs in settings}
+    abstract = nnx.eval_shape(functools.partial(_mathllm_trm, backbone, TRMConfig.mathllm(**counts)))
+    shadow = _mapping(_mapping(content, "ema", path), "shadow", path)
+    return _fill(abstract, raw, path), _fill(abstract, raw | shadow, path) if shadow else None
+
+
+def _mapping(content: dict[str, Any], name: str, path: pathlib.Path) -> dict[str, Any]:
+    found = content.get(name, {})
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} is not a checkpoint of MathLLM: its {name!r} is no dictionary")
+    return found
+
+
+def _load(path: pathlib.Path) -> dict[str, Any]:
+    _check_archive(path)
+    try:
+        import torch
+    except ImportError:
+        raise WeightsError("--trm-checkpoint reads a file of torch.save and needs torch: pip install torch") from None
+    # A stand-in under the name that the pickle asks for; the loader refuses every other class.
+    stand_in = type("TRMConfig", (), {"__module__": "src.config"})
+    try:
+        with torch.serialization.safe_globals([stand_in]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of whatever kind: this is a file that other people made
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read, or was refused as unsafe: {reason}") from None
+    if not isinstance(content, dict) or not set(COMPONENTS) <= content.keys():
+        raise WeightsError(f"{path} is not a checkpoint of MathLLM: it lacks some of {COMPONENTS}")
+    return content
+
+
+def _check_archive(path: pathlib.Path) -> None:
+    """Raises WeightsError unless the file is an archive as torch.save makes it, in which nothing is packed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{path} is damaged, or no file of torch.save: {error}") from None
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise WeightsError(f"{path} is refused: torch.save does not pack the members of its archives")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise WeightsError(f"{path} is damaged: its members would be larger than the file")
+
+
+def _mathllm_trm(backbone: QwenConfig, config: TRMConfig) -> TRM:
+    return TRM(backbone, config, nnx.Rngs(0), jnp.zeros((backbone.vocab_size, backbone.width)))
+
+
+def _fill(abstract: TRM, tensors: dict[str, Any], path: pathlib.Path) -> TRM:
+    expected = {KEYS[name]: _original_shape(name, leaf.shape) for name, leaf in named_weights(abstract).items()}
+    if others := [name for name, tensor in tensors.items() if not _is_dense(tensor)]:
+        raise WeightsError(f"{path} holds something else than dense floating-point tensors: {listing(others)}")
+    check_weights(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, where=f" in {path}")
+    weights = {}
+    for name, leaf in named_weights(abstract).items():
+        value = tensors[KEYS[name]].float().numpy()
+        if not np.isfinite(value).all():
+            raise WeightsError(f"{KEYS[name]} in {path} holds numbers that are not finite")
+        weights[name] = jnp.asarray(value.T if name.endswith("kernel") else value.reshape(leaf.shape))
+    return with_weights(abstract, weights)
+
+
+def _is_dense(tensor: Any) -> bool:
+    """Whether this is a tensor all of whose numbers are stored."""
+    import torch
+
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.is_floating_point()
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    )
+
+
+def _original_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if name == "y_init":
+        return (1, 1, *shape)
+    return shape[::-1] if name.endswith("kernel") else shape

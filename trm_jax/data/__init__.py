@@ -1,0 +1,1 @@
+"""Rows of questions and worked solutions, from their sources to padded batches of tokens."""

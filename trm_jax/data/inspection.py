@@ -1,0 +1,63 @@
+"""What a run would train on, shown to a person; and the sets that no run should train on."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from trm_jax.data.answers import reference_answer
+from trm_jax.data.examples import DataError, Example, boxed_solution
+from trm_jax.data.loader import NO_LABEL, Batch, Bucket
+from trm_jax.data.tokenizer import END_TOKEN, end_token
+
+BAR = 40  # characters of the longest bar
+
+
+def check_trainable(rows: Sequence[dict[str, str]], batch: Batch, tokenizer) -> None:
+    """Raises DataError if no answer of the rows parses, or if in a batch of them nothing, or no end, is learned."""
+    if not any(reference_answer(boxed_solution(row["answer"])) for row in rows):
+        raise DataError(
+            f"none of {len(rows)} answers has a number after ####, in a box, or anywhere: nothing could be graded; "
+            "is the answer in another column (--answer-column)?"
+        )
+    labels = batch.labels.reshape(-1, batch.labels.shape[-1])
+    learned = [row[row != NO_LABEL] for row in labels if (row != NO_LABEL).any()]
+    if not learned:
+        raise DataError("every label is masked: no token of these rows would be learned")
+    if any(row[-1] != end_token(tokenizer) for row in learned):
+        raise DataError(f"the answers do not end in {END_TOKEN}: the model would never learn to stop")
+
+
+def show_rows(batch: Batch, tokenizer, count: int = 3) -> str:
+    """The first rows of a batch as they are trained, learned tokens between « and »."""
+    tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+    positions, labels = (array.reshape(len(tokens), -1) for array in (batch.positions, batch.labels))
+    shown = []
+    for row in range(min(count, len(tokens))):
+        labelled = labels[row] != NO_LABEL
+        learned = set((positions[row][labelled] + 1).tolist())
+        if not learned:
+            continue
+        length = max(learned) + 1
+        text, inside = "", False
+        for slot in range(length):
+            if (slot in learned) != inside:
+                inside = not inside
+                text += "«" if inside else "»"
+            text += tokenizer.decode(tokens[row, slot : slot + 1])
+        text += "»" * inside
+        padding = tokens.shape[1] - length
+        shown.append(f"--- row {row + 1}: {length} tokens, {len(learned)} learned, {padding} padding\n{text}")
+    return "\n".join(shown)
+
+
+def show_lengths(examples: Sequence[Example], buckets: Sequence[Bucket], dropped: int, max_length: int) -> str:
+    """How many examples each bucket takes, as bars."""
+    edges = [bucket.length for bucket in buckets]
+    counts = Counter(int(np.searchsorted(edges, len(example.tokens))) for example in examples)
+    most = max(counts.values())
+    lines = [
+        f"up to {edge:>5} tokens {counts[index]:>8,} {'█' * round(BAR * counts[index] / most)}"
+        for index, edge in enumerate(edges)
+    ]
+    return "\n".join([*lines, f"dropped, above {max_length:,} tokens: {dropped:,}"])

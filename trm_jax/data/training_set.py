@@ -1,0 +1,97 @@
+"""The rows of a run, as batches to train on and batches to measure the held-out loss on."""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+from trm_jax.config import TrainConfig
+from trm_jax.data.datasets import DataConfig, stream_rows, training_rows
+from trm_jax.data.examples import DataError, Example, encode_examples, encode_stream
+from trm_jax.data.inspection import check_trainable, show_lengths, show_rows
+from trm_jax.data.loader import Bucket, Loader, StreamLoader, pad_batch
+
+SAMPLE = 1024  # rows of a stream that are looked at before training
+CHECKED = 64  # rows of which it is checked what would be learned
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """Batches, and what is known of their rows before training."""
+
+    loader: Loader | StreamLoader
+    held_out: Loader | None
+    examples: Sequence[Example]  # all that are trained on; of a stream, the first
+    dropped: int  # rows above the longest length; of a stream, among the first
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """None for a stream, which has no end."""
+        return self.loader.batches_per_epoch if isinstance(self.loader, Loader) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether the rows are the same, in the same order; of a stream, the first."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(f"{example.prompt_length} {len(example.tokens)} ".encode())
+            digest.update(example.tokens)
+        return digest.hexdigest()[:16]
+
+    def describe(self, max_length: int) -> str:
+        """One line for a person."""
+        shapes = f"{len(self.loader.buckets)} lengths up to {self.loader.buckets[-1].length}"
+        if not isinstance(self.loader, Loader):
+            return f"a stream, in {shapes}"
+        return (
+            f"{len(self.examples):,} rows, {self.dropped} dropped as longer than {max_length} tokens, {shapes}, "
+            f"{100 * self.loader.waste():.1f} % padding"
+        )
+
+    def inspect(self, tokenizer, max_length: int) -> str:
+        """Rows as they are trained, and the lengths of all."""
+        lengths = show_lengths(self.examples, self.loader.buckets, self.dropped, max_length)
+        return f"{show_rows(self.loader[0], tokenizer)}\n\n{lengths}"
+
+
+def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_out_rows: int) -> TrainingSet:
+    """Reads and tokenises the rows, keeps some out of training, and checks that the rest can be learned from.
+
+    Raises DataError.
+    """
+    stream = itertools.islice(stream_rows(config), SAMPLE)
+    rows = list(stream) if config.streaming else training_rows(config, train.seed)
+    examples, dropped = encode_examples(rows, tokenizer, train.max_length, config.keep_annotations)
+    held_out = examples[: min(held_out_rows, len(examples) // 10)]
+    # By their tokens, because a mixture or a stream may bring a row again.
+    kept_out = {example.tokens.tobytes() for example in held_out}
+    trained = [example for example in examples if example.tokens.tobytes() not in kept_out]
+    if not trained:
+        raise DataError(f"all {len(examples)} rows are alike")
+    if config.streaming:
+        loader = _stream_loader(config, train, tokenizer, kept_out)
+    else:
+        loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
+    checked = trained[:CHECKED]
+    check_trainable(rows, pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
+    return TrainingSet(loader, _held_out_loader(held_out, train), trained, dropped)
+
+
+def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: set[bytes]) -> StreamLoader:
+    def stream():
+        encoded = encode_stream(stream_rows(config), tokenizer, train.max_length, config.keep_annotations)
+        return (example for example in encoded if example.tokens.tobytes() not in kept_out)
+
+    return StreamLoader(stream, train.batch_size, train.max_length, train.accumulation, train.seed)
+
+
+def _held_out_loader(examples: Sequence[Example], train: TrainConfig) -> Loader | None:
+    """All in one shape, so that the held-out loss needs one program."""
+    if not examples:
+        return None
+    return Loader(examples, train.batch_size, buckets=[_longest(examples)])
+
+
+def _longest(examples: Sequence[Example]) -> Bucket:
+    """The shape that all of these fit into."""
+    return Bucket(max(len(example.tokens) for example in examples), max(example.answer_length for example in examples))

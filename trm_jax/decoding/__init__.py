@@ -1,0 +1,1 @@
+"""Tokens from a model, prompt by prompt and row by row."""

@@ -1,0 +1,299 @@
+"""Generation for any number of prompts: a row that ends makes room for the next prompt while the others go on."""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trm_jax.config import QwenConfig
+from trm_jax.decoding.sampling import row_key
+from trm_jax.decoding.step import (
+    DecodeConfig,
+    DecodeState,
+    GenerationError,
+    Placement,
+    Prompts,
+    decode_step,
+    decode_until,
+    insert,
+    prefill,
+)
+from trm_jax.hardware.devices import free_memory
+from trm_jax.model.layout import for_decoding
+from trm_jax.model.qwen_trm import QwenTRM
+from trm_jax.model.weights import count_bytes
+
+SHORTEST = 64  # prompts are padded to at least so many tokens
+FIRST_CAPACITY = 128  # tokens that a row has room for at first
+CAPACITY_STEP = 16  # a row's room for the longest answer is a multiple of this many tokens
+PREFILL_ROWS = 8  # prompts that are read together, at most: their caches exist twice for a moment
+REFILL_SHARE = 8  # new prompts are read when one row in so many is free
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What was generated behind a prompt."""
+
+    prompt: int  # its index
+    sample: int  # from 0, where there are several for a prompt
+    tokens: list[int]  # the end token included
+    steps: list[int]  # supervision steps that each token took; zeros for the backbone alone
+
+
+def generate(
+    model: QwenTRM,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int = 256,
+    supervision_steps: int | None = None,
+    kv_cache: Literal["last_pass", "per_pass"] | None = None,
+    eos_token_ids: Sequence[int] | None = None,
+    head: Literal["trm", "backbone"] = "trm",
+    batch_size: int | None = None,
+    early_exit: float | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[list[int]]:
+    """A continuation of each prompt, token by token.
+
+    Args:
+        model: as `load_model` gives it; for several calls as `for_decoding` makes it, or every call makes it anew.
+        prompts: token ids, one list a row; rows may differ in length and do not influence each other.
+        max_new_tokens: where a row stops that has not ended by itself.
+        supervision_steps, kv_cache: None takes the model's own.
+        eos_token_ids: tokens that end a row; None takes the model's own, an empty list none.
+        head: "backbone" leaves the recursion out.
+        batch_size: rows that are generated together; None: all.
+        early_exit: stop a token's supervision steps when the answer's distribution moves by less than this (nats).
+        temperature: 0 takes the most likely token.
+        top_p: share of the probability that is drawn from.
+        seed: of the draws; the same prompt with the same seed gives the same answer, whatever stands beside it.
+
+    Returns the new tokens of each row, the end token included. Raises GenerationError.
+    """
+    config = decode_config(model, supervision_steps, kv_cache, eos_token_ids, head, early_exit, temperature, top_p)
+    answers = generate_each(model, prompts, max_new_tokens, config, batch_size or len(prompts), seed=seed)
+    return [answer.tokens for answer in sorted(answers, key=lambda answer: answer.prompt)]
+
+
+def decode_config(
+    model: QwenTRM,
+    supervision_steps: int | None = None,
+    kv_cache: Literal["last_pass", "per_pass"] | None = None,
+    eos_token_ids: Sequence[int] | None = None,
+    head: Literal["trm", "backbone"] = "trm",
+    early_exit: float | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    recursions: int | None = None,
+) -> DecodeConfig:
+    """The settings of `generate`, and T; the model's own where None."""
+    ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
+    return DecodeConfig(
+        supervision_steps=model.trm.config.supervision_steps if supervision_steps is None else supervision_steps,
+        recursions=model.trm.config.recursions if recursions is None else recursions,
+        kv_cache=kv_cache or model.trm.config.kv_cache,
+        head=head,
+        end_tokens=tuple(sorted(ends)),
+        early_exit=early_exit,
+        temperature=temperature,
+        top_p=top_p,
+    )
+
+
+def generate_each(
+    model: QwenTRM,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int | Sequence[int],
+    config: DecodeConfig,
+    batch_size: int,
+    samples: int = 1,
+    seed: int = 0,
+) -> Iterator[Answer]:
+    """Answers as they end, `samples` for each prompt, each of at most `max_new_tokens`, one number for all or one a prompt.
+
+    A row depends on its own prompt, the seed and the number of its sample alone, up to the rounding of matrix products of
+    different shapes. Every prompt is read once: its samples start together. The longest prompts come first. The caches' size
+    is logged before they are made. Raises GenerationError, also if they do not fit into the device's memory.
+    """
+    if not prompts:
+        return iter(())
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    _check(prompts, limits, model.backbone.config)
+    rows = min(batch_size, len(prompts) * samples) // samples * samples
+    if rows == 0:
+        raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
+    return _Batch(for_decoding(model), prompts, limits, config, rows, samples, seed).run()
+
+
+class _Batch:
+    """The rows of a batch, and whose answers stand in them."""
+
+    def __init__(self, model, prompts, limits, config: DecodeConfig, rows: int, samples: int, seed: int):
+        self._model, self._config, self._samples, self._seed = model, config, samples, seed
+        self._prompts, self._limits = prompts, limits
+        self._final_capacity = round_up(max(map(len, prompts)) + max(limits), CAPACITY_STEP)
+        require_room(model, config, rows, self._final_capacity)
+        capacity = min(FIRST_CAPACITY, self._final_capacity)
+        self._state = DecodeState.empty(model, config, rows, capacity, max(limits))
+        self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
+        self._longest = 0  # tokens of the longest row that goes on
+        # The longest first: rows of like length share a capacity, and short ones are left for the end.
+        self.waiting = collections.deque(sorted(range(len(prompts)), key=lambda prompt: -len(prompts[prompt])))
+
+    @property
+    def busy(self) -> bool:
+        return any(owner is not None for owner in self._owners)
+
+    def run(self) -> Iterator[Answer]:
+        while self.waiting or self.busy:
+            self.refill()
+            yield from self.advance()
+
+    def refill(self) -> None:
+        """Reads prompts into the free rows."""
+        free = [row for row, owner in enumerate(self._owners) if owner is None]
+        while self.waiting and len(free) >= self._samples:
+            count = min(PREFILL_ROWS, len(free) // self._samples, len(self.waiting))
+            group = [self.waiting.popleft() for _ in range(count)]
+            pairs = [(prompt, sample) for prompt in group for sample in range(self._samples)]
+            rows, free = free[: len(pairs)], free[len(pairs) :]
+            texts = [self._prompts[prompt] for prompt in group]
+            self._longest = max(self._longest, *map(len, texts))
+            self._fit_capacity()
+            placement = _place(
+                rows=rows,
+                prompts=[group.index(prompt) for prompt, _ in pairs],
+                limits=[self._limits[prompt] for prompt, _ in pairs],
+                keys=[row_key(self._seed, self._prompts[prompt], sample) for prompt, sample in pairs],
+                nowhere=len(self._owners),
+            )
+            self._state = insert(self._state, _read(self._model, texts, self._config), placement, self._config)
+            for row, owner in zip(rows, pairs, strict=True):
+                self._owners[row] = owner
+
+    def advance(self) -> Iterator[Answer]:
+        """Goes on until rows are finished, or the longest needs more room; yields what is finished."""
+        # With prompts waiting, a few free rows are worth an interruption; without, the rest goes to its end.
+        rows = len(self._owners)
+        wanted = max(self._samples, rows // REFILL_SHARE) if self.waiting else rows
+        self._fit_capacity()
+        state = self._state = decode_until(self._model, self._state, np.int32(wanted), self._config)
+        found = jax.device_get((state.finished, state.counts, state.backbone.lengths, state.answers, state.steps))
+        finished, counts, lengths, answers, steps = found
+        self._longest = int(np.max(np.where(finished, 0, lengths)))
+        for row in np.flatnonzero(finished):
+            if self._owners[row] is not None:
+                taken = slice(0, counts[row])
+                yield Answer(*self._owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
+                self._owners[row] = None
+
+    def _fit_capacity(self) -> None:
+        """Gives the rows the room of the next length of a coarse scale: attention reads all of it for every token."""
+        capacity = min(coarse_capacity(self._longest + 1), self._final_capacity)
+        if capacity != self._state.backbone.capacity:
+            self._state = self._state.resize(capacity)
+
+
+def coarse_capacity(tokens: int) -> int:
+    """128, 192, 256, 384, 512, 768, …: a program is compiled for each."""
+    power = max(FIRST_CAPACITY, _power_of_two(tokens))
+    return power * 3 // 4 if power > FIRST_CAPACITY and tokens <= power * 3 // 4 else power
+
+
+def stream(
+    model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: DecodeConfig, seed: int = 0
+) -> Iterator[int]:
+    """The new tokens of one prompt as they come, the end token included. Raises GenerationError."""
+    _check([prompt], [max_new_tokens], model.backbone.config)
+    capacity = round_up(len(prompt) + max_new_tokens, CAPACITY_STEP)
+    require_room(model, config, 1, capacity)
+    model = for_decoding(model)
+    state = DecodeState.empty(model, config, 1, capacity, max_new_tokens)
+    placement = _place([0], [0], [max_new_tokens], [row_key(seed, prompt, 0)], nowhere=1)
+    state = insert(state, _read(model, [prompt], config), placement, config)
+    for count in range(max_new_tokens):
+        yield int(state.answers[0, count])
+        if state.finished[0]:
+            return
+        state = decode_step(model, state, config)
+
+
+def require_room(model: QwenTRM, config: DecodeConfig, rows: int, capacity: int) -> None:
+    """Logs the bytes of the caches. Raises GenerationError, naming the rows that would fit, if they are more than are free.
+
+    Prompts are read in caches of their own, which count too.
+    """
+    row = count_bytes(jax.eval_shape(lambda: config.empty_caches(model, 1, capacity)))
+    needed, free = (rows + min(rows, PREFILL_ROWS)) * row, free_memory()
+    size = f"{rows} rows of {capacity} tokens: {rows * row / 2**20:,.1f} MiB of keys and values"
+    if needed > free:
+        fitting = max(free // row - PREFILL_ROWS, free // (2 * row))
+        advice = f"at most {fitting} rows fit" if fitting else "not even one row fits: generate fewer tokens"
+        raise GenerationError(f"{size}, {free / 2**20:,.1f} MiB are free; {advice}")
+    _log.info(size)
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as int32[B,S], padded on the right to a common `padded_length`, and their lengths int32[B]."""
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return tokens, lengths
+
+
+def padded_length(length: int) -> int:
+    """64, 80, 96, 112, 128, 160, 192, …: four lengths from one power of two to the next, for few compiled programs."""
+    step = _power_of_two(max(length, SHORTEST + 1)) // 8
+    return max(SHORTEST, round_up(length, step))
+
+
+def round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:
+    """Prefill; the number of prompts is padded to a power of two, for few compiled programs."""
+    missing = _power_of_two(len(prompts)) - len(prompts)
+    return prefill(model, *pad_prompts([*prompts, *[prompts[0]] * missing]), config)
+
+
+def _place(rows, prompts, limits, keys, nowhere: int) -> Placement:
+    """A placement, filled up to a power of two with rows that lie `nowhere`."""
+    missing = _power_of_two(len(rows)) - len(rows)
+    return Placement(
+        rows=jnp.array([*rows, *[nowhere] * missing], jnp.int32),
+        prompts=jnp.array([*prompts, *prompts[:1] * missing], jnp.int32),
+        limits=jnp.array([*limits, *limits[:1] * missing], jnp.int32),
+        keys=jnp.array([*keys, *keys[:1] * missing], jnp.uint32),
+    )
+
+
+def _power_of_two(count: int) -> int:
+    return 2 ** (count - 1).bit_length()
+
+
+def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], config: QwenConfig) -> None:
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise GenerationError("every prompt needs at least one token")
+    if min(limits) < 1:
+        raise GenerationError(f"max_new_tokens is {min(limits)}; it must be at least 1")
+    longest, most = max(map(len, prompts)), max(limits)
+    if longest + most > config.max_length:
+        raise GenerationError(
+            f"a prompt of {longest:,} tokens and {most:,} new ones are more than the {config.max_length:,} of the backbone: "
+            "give shorter prompts, or fewer new tokens (--max-new-tokens)"
+        )
+    highest, vocab_size = max(map(max, prompts)), config.vocab_size
+    if highest >= vocab_size or min(map(min, prompts)) < 0:
+        raise GenerationError(
+            f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"
+        )

@@ -1,0 +1,208 @@
+"""Decoding on the device: prompts are read, put into rows of a batch, and rows go on token by token, in place."""
+
+import dataclasses
+import functools
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from trm_jax.decoding import sampling
+from trm_jax.decoding.early_exit import refine_until_settled
+from trm_jax.errors import UserError
+from trm_jax.model.kv_cache import KVCache
+from trm_jax.model.qwen import project
+from trm_jax.model.qwen_trm import QwenTRM
+
+
+class GenerationError(UserError):
+    """Prompts or settings that cannot be decoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """What is fixed for a whole generation; a new one compiles a new program."""
+
+    supervision_steps: int
+    recursions: int
+    kv_cache: Literal["last_pass", "per_pass"]
+    head: Literal["trm", "backbone"]
+    end_tokens: tuple[int, ...]
+    early_exit: float | None = None  # nats, see `refine_until_settled`; None: every token takes all supervision steps
+    temperature: float = 0.0  # zero: greedy
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        for name in ("supervision_steps", "recursions"):
+            if getattr(self, name) < 1:
+                raise GenerationError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise GenerationError(
+                f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1"
+            )
+        if self.early_exit is not None and (not self.early_exit >= 0 or self.head == "backbone"):
+            raise GenerationError(
+                f"early exit at {self.early_exit}: below 0, or the backbone alone has no steps to exit from"
+            )
+
+    @property
+    def passes(self) -> Int[Array, " P"]:
+        """The numbers of all passes of a token."""
+        return jnp.arange(self.supervision_steps * self.recursions)
+
+    def empty_caches(self, model: QwenTRM, batch: int, capacity: int) -> tuple[KVCache, KVCache | None]:
+        """The backbone's, and the recursion's, for one pass or for all, if it is used."""
+        trm = None
+        if self.head == "trm":
+            passes = 1 if self.kv_cache == "last_pass" else len(self.passes)
+            trm = model.trm.empty_cache(model.backbone.config, passes, batch, capacity)
+        return model.backbone.empty_cache(batch, capacity), trm
+
+
+class Prompts(NamedTuple):
+    """Prompts that were read: caches that hold them and no more, and what comes next."""
+
+    backbone: KVCache
+    trm: KVCache | None
+    logits: Float[Array, "B V"]
+
+
+class Placement(NamedTuple):
+    """Which prompt goes to which row; several rows may take the same one."""
+
+    rows: Int[Array, " G"]  # a row beyond the batch: nowhere
+    prompts: Int[Array, " G"]
+    limits: Int[Array, " G"]  # new tokens, at most
+    keys: UInt32[Array, "G 2"]  # randomness, of `sampling.row_key`
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """The rows of a batch in the middle of generation. A finished row stands still and may be replaced."""
+
+    backbone: KVCache
+    trm: KVCache | None  # None for the backbone alone
+    answers: Int[Array, "B T"]  # the tokens chosen so far
+    steps: Int[Array, "B T"]  # the supervision steps that each of them took
+    counts: Int[Array, " B"]  # how many these are; the last one is not yet in the caches
+    limits: Int[Array, " B"]  # how many there may be, at most T
+    keys: UInt32[Array, "B 2"]
+    finished: Bool[Array, " B"]  # the last one is an end token, or the limit is reached
+
+    @classmethod
+    def empty(cls, model: QwenTRM, config: DecodeConfig, batch: int, capacity: int, longest: int) -> "DecodeState":
+        """Finished rows for `capacity` tokens each, of which at most `longest` are new."""
+        backbone, trm = config.empty_caches(model, batch, capacity)
+        return cls(
+            backbone=backbone,
+            trm=trm,
+            answers=jnp.zeros((batch, longest), jnp.int32),
+            steps=jnp.zeros((batch, longest), jnp.int32),
+            counts=jnp.zeros(batch, jnp.int32),
+            limits=jnp.zeros(batch, jnp.int32),
+            keys=jnp.zeros((batch, 2), jnp.uint32),
+            finished=jnp.ones(batch, bool),
+        )
+
+    def resize(self, capacity: int) -> "DecodeState":
+        """The same rows with room for `capacity` tokens each; this state cannot be used afterwards."""
+        trm = None if self.trm is None else self.trm.resize(capacity)
+        return dataclasses.replace(self, backbone=self.backbone.resize(capacity), trm=trm)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], config: DecodeConfig) -> Prompts:
+    """Reads prompts, padded on the right, always with all supervision steps."""
+    rotation = model.backbone.rotation(jnp.arange(tokens.shape[1])[None])
+    hidden, new = model.backbone(tokens)
+    features, head, trm = hidden.last, model.backbone.head, None
+    if config.head == "trm":
+        context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
+        start, passes = model.trm.start(context), config.passes
+        y, _, trm_new = model.trm.refine(context, *start, rotation, passes, cache=None, every_pass=every_pass)
+        features, head = model.trm.features(hidden.last, y), model.head
+        trm = KVCache.of_prompts(trm_new, lengths)
+    last = features[jnp.arange(tokens.shape[0]), lengths - 1]
+    return Prompts(KVCache.of_prompts(new, lengths), trm, project(last, head))
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: DecodeConfig) -> DecodeState:
+    """Puts prompts in the place of finished rows, while the others stay, and chooses their first tokens."""
+    rows, sources, limits, keys = placement
+    counts = jnp.zeros_like(rows)
+    tokens = sampling.choose(prompts.logits[sources], keys, counts, config.temperature, config.top_p)
+
+    def put(array, new, *places):
+        return array.at[rows, *places].set(new, mode="drop")
+
+    return DecodeState(
+        backbone=state.backbone.insert(prompts.backbone, sources, rows),
+        trm=None if state.trm is None else state.trm.insert(prompts.trm, sources, rows),
+        answers=put(state.answers, tokens, 0),
+        steps=put(state.steps, _all_steps(config), 0),
+        counts=put(state.counts, counts + 1),
+        limits=put(state.limits, limits),
+        keys=put(state.keys, keys),
+        finished=put(state.finished, _ends(tokens, counts + 1, limits, config)),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def decode_step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
+    """Writes the newest tokens into the caches, in place, and chooses the next ones."""
+    return _step(model, state, config)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], config: DecodeConfig) -> DecodeState:
+    """Goes on, without a look from the host, until at least so many rows are finished or one has filled its capacity."""
+
+    def goes_on(state: DecodeState):
+        longest = jnp.max(jnp.where(state.finished, 0, state.backbone.lengths))
+        return (jnp.sum(state.finished) < finished) & (longest < state.backbone.capacity)
+
+    return jax.lax.while_loop(goes_on, lambda state: _step(model, state, config), state)
+
+
+def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
+    newest = jnp.take_along_axis(state.answers, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
+    rotation = model.backbone.rotation(state.backbone.positions(1))
+    hidden, new = model.backbone(newest, state.backbone)
+    steps, trm_new = _all_steps(config), None
+    if config.head == "backbone":
+        logits = project(hidden.last[:, 0], model.backbone.head)
+    elif config.early_exit is None:
+        context, every_pass = model.trm.context(hidden), config.kv_cache == "per_pass"
+        start, passes = model.trm.start(context), config.passes
+        y, _, trm_new = model.trm.refine(context, *start, rotation, passes, state.trm, every_pass)
+        logits = project(model.trm.features(hidden.last, y)[:, 0], model.head)
+    else:
+        settings = config.supervision_steps, config.recursions, config.early_exit, state.finished
+        logits, trm_new, steps = refine_until_settled(model, hidden, rotation, state.trm, *settings)
+
+    tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)
+    going = ~state.finished
+    counts = state.counts + going
+    rows, longest = jnp.arange(len(tokens)), state.answers.shape[1]
+    places = jnp.where(going, state.counts, longest)  # behind the end: dropped
+    return dataclasses.replace(
+        state,
+        backbone=state.backbone.append(new, going),
+        trm=None if trm_new is None else state.trm.append(trm_new, going),
+        answers=state.answers.at[rows, places].set(tokens, mode="drop"),
+        steps=state.steps.at[rows, places].set(steps, mode="drop"),
+        counts=counts,
+        finished=state.finished | _ends(tokens, counts, state.limits, config),
+    )
+
+
+def _all_steps(config: DecodeConfig) -> int:
+    return 0 if config.head == "backbone" else config.supervision_steps
+
+
+def _ends(tokens, counts, limits, config: DecodeConfig) -> Bool[Array, " B"]:
+    return jnp.isin(tokens, jnp.array(config.end_tokens, jnp.int32)) | (counts >= limits)

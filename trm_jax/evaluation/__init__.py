@@ -1,0 +1,1 @@
+"""Answers graded, and what they allow to say."""

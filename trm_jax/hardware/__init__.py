@@ -1,0 +1,1 @@
+"""The machine: its devices and memory, and what is compiled for it."""

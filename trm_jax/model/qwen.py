@@ -1,0 +1,111 @@
+"""The backbone: Qwen2/Qwen2.5 as published, its layers stacked and scanned."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from trm_jax.config import QwenConfig
+from trm_jax.model.kv_cache import KeysValues, KVCache, Past
+from trm_jax.model.layers import Attention, RMSNorm, Rotation, SwiGLU
+
+NUM_LEVELS = 4  # hidden states kept for the recursion: after the embedding, 1/3, 2/3 and all of the layers
+
+
+class Hidden(NamedTuple):
+    """What the recursion sees of the backbone."""
+
+    last: Float[Array, "B S D"]  # x, after the final norm
+    levels: Float[Array, "4 B S D"]  # the residual stream after the embedding, 1/3, 2/3 and all of the layers
+
+
+class QwenLayer(nnx.Module):
+    """Pre-norm attention and SwiGLU with residuals."""
+
+    def __init__(self, config: QwenConfig, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = Attention(config.width, config.num_heads, config.num_kv_heads, bias=True, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = SwiGLU(config.width, config.mlp_width, rngs=rngs)
+
+    def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, past: Past | None = None):
+        attended, new = self.attention(self.attention_norm(h), rotation, past)
+        h = h + attended
+        return h + self.mlp(self.mlp_norm(h)), new
+
+
+class Qwen(nnx.Module):
+    """A Qwen2/Qwen2.5 causal language model.
+
+    Source: the Qwen2 architecture of transformers (`Qwen2ForCausalLM`), with which it agrees to rounding.
+    """
+
+    def __init__(self, config: QwenConfig, rngs: nnx.Rngs):
+        self.config = config
+        init = nnx.initializers.normal(config.width**-0.5)  # logits of order one from normalised features
+        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.width)))
+        keys = jax.random.split(rngs.params(), config.num_layers)
+        self.layers = nnx.data(jax.vmap(lambda key: QwenLayer(config, nnx.Rngs(key)))(keys))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = None if config.tied_head else nnx.Param(init(rngs.params(), (config.vocab_size, config.width)))
+
+    @property
+    def head(self) -> Float[Array, "V D"]:
+        """The output embedding, which is the input embedding where the config ties them."""
+        return self.embedding[...] if self.lm_head is None else self.lm_head[...]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the layers are one module that a loop runs over: quick to compile, and slow for a single token."""
+        return isinstance(self.layers, QwenLayer)
+
+    def rotation(self, positions: Int[Array, "#B S"]) -> Rotation:
+        return Rotation.at(positions, self.config.head_size, self.config.rope_theta)
+
+    def empty_cache(self, batch: int, capacity: int) -> KVCache:
+        config = self.config
+        dtype = self.embedding.dtype
+        shape = (1, config.num_layers) if self.stacked else (config.num_layers, 1)
+        return KVCache.empty(*shape, batch, capacity, config.num_kv_heads, config.head_size, dtype)
+
+    def __call__(self, tokens: Int[Array, "B S"], cache: KVCache | None = None) -> tuple[Hidden, list[KeysValues]]:
+        """Hidden states of the tokens, and their keys and values as `KVCache` takes them.
+
+        Without a cache the tokens are whole sequences; with one there is one a row, which follows those in the cache.
+        """
+        length, num_layers = tokens.shape[1], self.config.num_layers
+        rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
+        depths = jnp.array([round(i * num_layers / (NUM_LEVELS - 1)) for i in range(NUM_LEVELS)])
+
+        def apply_layer(carry, layer: QwenLayer, index, past: Past | None):
+            h, new = layer(carry[0], rotation, past)
+            levels = jnp.where((depths == index + 1)[:, None, None, None], h, carry[1])
+            return (h, levels), new
+
+        h = self.embedding[...][tokens]
+        carry = h, jnp.broadcast_to(h, (NUM_LEVELS, *h.shape))
+        if self.stacked:
+
+            def step(carry, layer_and_index):
+                layer, index = layer_and_index
+                return apply_layer(carry, layer, index, cache and cache.past(0, index))
+
+            carry, new = jax.lax.scan(step, carry, (self.layers, jnp.arange(num_layers)))
+            return Hidden(self.norm(carry[0]), carry[1]), [new]
+        every = []
+        for index, layer in enumerate(self.layers):
+            carry, new = apply_layer(carry, layer, index, cache and cache.past(index))
+            every.append(jax.tree.map(lambda array: array[None], new))
+        return Hidden(self.norm(carry[0]), carry[1]), every
+
+
+def abstract_qwen(config: QwenConfig) -> Qwen:
+    """The backbone's shapes, without its memory."""
+    return nnx.eval_shape(lambda: Qwen(config, nnx.Rngs(0)))
+
+
+def project(h: Float[Array, "*batch D"], head: Float[Array, "V D"]) -> Float[Array, "*batch V"]:
+    """Logits of hidden states, accumulated and returned in float32."""
+    return jnp.einsum("...D,VD->...V", h, head, preferred_element_type=jnp.float32)

@@ -1,0 +1,181 @@
+"""The Tiny Recursive Model: one block, applied over and over to an answer state y and a latent state z.
+
+Source: zxcyxv/MathLLM, after "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871).
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.model.kv_cache import KeysValues, KVCache, Past
+from trm_jax.model.layers import KEPT, Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
+from trm_jax.model.qwen import NUM_LEVELS, Hidden
+
+NORM_EPS = 1e-6
+MLP_RATIO = 4
+MIX_START = 0.5
+
+State = Float[Array, "B S D"]
+
+
+class Block(nnx.Module):
+    """The one transformer block.
+
+    `plain`: mlp(norm2(attn(norm1(h)))), without any residual, as the original. `post_norm`: h = norm1(h + attn(h)), then
+    norm2(h + mlp(h)), as the TRM paper.
+    """
+
+    def __init__(self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs):
+        self.kind = config.block
+        self.norm1 = RMSNorm(backbone.width, NORM_EPS)
+        heads, kv_heads = backbone.num_heads, config.kv_heads(backbone)
+        self.attention = Attention(backbone.width, heads, kv_heads, bias=False, rngs=rngs)
+        self.norm2 = RMSNorm(backbone.width, NORM_EPS)
+        self.mlp = SwiGLU(backbone.width, MLP_RATIO * backbone.width, rngs=rngs)
+
+    def __call__(self, h: State, rotation: Rotation, past: Past | None = None) -> tuple[State, KeysValues]:
+        if self.kind == "post_norm":
+            attended, new = self.attention(h, rotation, past)
+            h = self.norm1(h + attended)
+            return self.norm2(h + self.mlp(h)), new
+        attended, new = self.attention(self.norm1(h), rotation, past)
+        return self.mlp(self.norm2(attended)), new
+
+
+class TRM(nnx.Module):
+    """Everything that is trained: the block, the start of y, the readout and, unless frozen, an output head.
+
+    Untied, there is a block for each call of a pass, all n updates of z and that of y.
+    """
+
+    def __init__(
+        self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs, head: Float[Array, "V D"] | None = None
+    ):
+        """`head`: the backbone's, copied as the start of the trained one; unused where the config freezes it."""
+        width = backbone.width
+        self.config = config
+        self.y_init = nnx.Param(jnp.zeros(width))
+        self.block = Block(backbone, config, rngs) if config.tied else None
+        self.blocks = None if config.tied else nnx.List([Block(backbone, config, rngs) for _ in range(config.calls)])
+        self.norm = RMSNorm(width, NORM_EPS)
+        self.mix = nnx.Param(jnp.full(NUM_LEVELS, MIX_START, jnp.float32)) if config.context == "mix" else None
+        self.alpha = nnx.Param(jnp.zeros(width)) if config.readout == "residual" else None
+        self.head = None if config.frozen_head else nnx.Param(jnp.array(head, jnp.float32))
+
+    def context(self, hidden: Hidden) -> State:
+        """What every update of z sees of the backbone."""
+        if self.mix is None:
+            return hidden.last
+        levels = rms_normalize(hidden.levels, NORM_EPS)
+        return hidden.last + jnp.einsum("i,iBSD->BSD", self.mix[...], levels)
+
+    def start(self, context: State) -> tuple[State, State]:
+        """y and z before the first pass."""
+        return jnp.broadcast_to(self.y_init[...], context.shape), jnp.zeros_like(context)
+
+    @property
+    def calls(self) -> list[Block]:
+        """The block of each call of a pass."""
+        return [self.block] * self.config.calls if self.config.tied else list(self.blocks)
+
+    @property
+    def _whole(self) -> list[None]:
+        """The pasts of whole sequences."""
+        return [None] * self.config.calls
+
+    def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
+        """A cache for `passes` passes (per_pass), or for one (last_pass): one array a block call."""
+        heads, dtype = self.config.kv_heads(backbone), self.y_init.dtype
+        return KVCache.empty(self.config.calls, passes, batch, capacity, heads, backbone.head_size, dtype)
+
+    def run_pass(self, context: State, y: State, z: State, rotation: Rotation, pasts: Sequence[Past | None]):
+        """One latent recursion: n updates of z, then one of y. Returns y, z and the keys and values of each block call.
+
+        `pasts`: of each block call, all None for whole sequences.
+        """
+        every = []
+        *of_z, of_y = self.calls
+        for block, past in zip(of_z, pasts[:-1], strict=True):
+            z, new = block(context + y + z, rotation, past)
+            every.append(new)
+        y, new = of_y(y + z, rotation, pasts[-1])
+        return y, z, [*every, new]
+
+    def supervision_step(self, context: State, y: State, z: State, rotation: Rotation):
+        """T passes over a whole sequence; only the last one is differentiated."""
+        frozen = jax.tree.map(jax.lax.stop_gradient, self)
+
+        def step(state, _):
+            y, z, _ = frozen.run_pass(jax.lax.stop_gradient(context), *state, rotation, self._whole)
+            return (y, z), None
+
+        if self.config.recursions > 1:
+            (y, z), _ = jax.lax.scan(step, jax.lax.stop_gradient((y, z)), length=self.config.recursions - 1)
+        return self._run_differentiated_pass(context, y, z, rotation)
+
+    def _run_differentiated_pass(self, context: State, y: State, z: State, rotation: Rotation):
+        """`run_pass` without a cache; its backward pass keeps most matrix products and computes the rest again.
+
+        A scan where it can be, because a compiler that sees all calls at once undoes that.
+        """
+
+        @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+        def call(block, latest, index):
+            added = y + jnp.where(index < self.config.latent_updates, context, 0)
+            return block(latest + added, rotation)[0]
+
+        def step(last_two, index, block=self.block):
+            return (last_two[1], call(block, last_two[1], index)), None
+
+        if self.config.tied:
+            (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
+            return y, z
+        last_two = z, z
+        for index, block in enumerate(self.blocks):
+            last_two, _ = step(last_two, index, block)
+        z, y = last_two
+        return y, z
+
+    def refine(
+        self,
+        context: State,
+        y: State,
+        z: State,
+        rotation: Rotation,
+        passes: Int[Array, " P"],
+        cache: KVCache | None,
+        every_pass: bool,
+    ):
+        """The given passes, counted from the start of all. Returns y, z and the tokens' keys and values.
+
+        Args:
+            cache: None for whole prompts; else there is one token a row, which follows those in the cache. A cache of one
+                pass serves all of them.
+            every_pass: keep the keys and values of all passes, not only of the last one.
+        """
+        calls = range(self.config.calls)
+
+        def step(carry, index: Int[Array, ""]):
+            y, z, _ = carry
+            if cache is None:
+                pasts = self._whole
+            else:
+                own = 0 if len(cache.keys[0]) == 1 else index
+                pasts = [cache.past(call, own) for call in calls]
+            y, z, new = self.run_pass(context, y, z, rotation, pasts)
+            return (y, z, None if every_pass else new), new if every_pass else None
+
+        kept = jax.eval_shape(step, (y, z, None), passes[0])[0][2]
+        kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), kept)
+        (y, z, last), every = jax.lax.scan(step, (y, z, kept), passes)
+        return y, z, every if every_pass else jax.tree.map(lambda array: array[None], last)
+
+    def features(self, last: State, y: State) -> State:
+        """What the output head reads: norm(y), or the backbone's last hidden state moved by it."""
+        answer = self.norm(y)
+        return answer if self.alpha is None else last + self.alpha[...] * answer

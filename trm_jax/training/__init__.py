@@ -1,0 +1,1 @@
+"""Deep supervision: the step, the loop, and the run in its folder."""

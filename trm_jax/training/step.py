@@ -1,0 +1,173 @@
+"""Deep supervision: one jitted call takes a batch through all supervision steps, with an optimizer step after each."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from trm_jax.data.loader import NO_LABEL, Batch
+from trm_jax.model.qwen import Hidden, Qwen
+from trm_jax.model.trm import TRM
+from trm_jax.model.weights import cast, named_weights
+from trm_jax.training.loss import cross_entropy
+
+jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that moves in training."""
+
+    trm: TRM  # float32 masters
+    ema: TRM  # their exponential moving average, float32
+    optimizer: Any  # the state of the optax optimizer, float32
+    batches: Int[Array, ""]  # batches consumed, which is the position in the data
+    steps: Int[Array, ""]  # optimizer steps taken
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+    """What one batch showed, for each supervision step; NaN for those that it did not take."""
+
+    loss: Float[Array, " N_sup"]  # mean over the answer tokens, nats
+    accuracy: Float[Array, " N_sup"]  # share of answer tokens whose most likely prediction is right
+    grad_norm: Float[Array, " N_sup"]  # before clipping
+    weight_norm: Float[Array, " N_sup"]  # of the trained weights, after the step
+    update_norm: Float[Array, " N_sup"]  # of what the step added to them
+    fault: Float[Array, " N_sup"]  # -1, or the index in `fault_places` of the first numbers that are not finite
+
+
+def fault_places(trm: TRM) -> list[str]:
+    """Where numbers can go bad in a supervision step, in the order in which they are computed."""
+    names = list(named_weights(trm))
+    return [
+        "the hidden states of the backbone",
+        *(f"the weight {name}" for name in names),
+        "the loss",
+        *(f"the gradient of {name}" for name in names),
+        *(f"the update of {name}" for name in names),
+    ]
+
+
+def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first batch."""
+    ema = jax.tree.map(jnp.copy, trm)
+    # Two arrays, because a donated state must not hold the same buffer twice.
+    return TrainState(trm, ema, optimizer.init(trm), batches=jnp.int32(0), steps=jnp.zeros((), jnp.int32))
+
+
+def make_train_batch(
+    optimizer: optax.GradientTransformation, ema_decay: float, dtype
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The jitted function that trains on one batch, with an optimizer step after each supervision step.
+
+    It takes the state, which it donates, the backbone, the batch and, optionally, how many supervision steps to take: an
+    int32 scalar up to N_sup, without which it takes N_sup. Different numbers share a program.
+    """
+
+    @functools.partial(jax.jit, donate_argnames="state")
+    def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
+        hidden = jax.lax.map(lambda tokens: backbone(tokens)[0], batch.tokens)  # [A, ...], once for all steps
+        labelled = jnp.sum(batch.labels != NO_LABEL)
+        # Looked at once for all steps: what a step does to the weights is looked at as its gradients and updates.
+        given = [_all_finite(hidden), *map(_all_finite, jax.tree.leaves(state.trm))]
+        most = state.trm.config.supervision_steps
+
+        def supervision_step(index, carry):
+            state, answers, latents, metrics = carry
+            micro = functools.partial(_micro_batch, state.trm, backbone, index == 0, labelled, dtype)
+            zeros = jax.tree.map(jnp.zeros_like, state.trm)
+            (grads, loss, correct), (answers, latents) = jax.lax.scan(
+                micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
+            )
+            state, updates = _update(state, grads, optimizer, ema_decay)
+            slopes, weights, moves = map(_squares, (grads, state.trm, updates))
+            fault = _first_fault([*given, *map(jnp.isfinite, (loss, *slopes, *moves))])
+            norms = (jnp.sqrt(sum(squares)) for squares in (slopes, weights, moves))
+            found = Metrics(loss, correct / labelled, *norms, fault)
+            metrics = jax.tree.map(lambda values, value: values.at[index].set(value), metrics, found)
+            return state, answers, latents, metrics
+
+        # The first step puts y_init in place of these zeros.
+        start = jnp.zeros(hidden.last.shape, dtype)
+        unseen = Metrics(*[jnp.full(most, jnp.nan, jnp.float32)] * len(dataclasses.fields(Metrics)))
+        # A scan where the depth is fixed, a while loop where it is a number known only at run time.
+        carry = (state, start, start, unseen)
+        state, _, _, metrics = jax.lax.fori_loop(0, most if depth is None else depth, supervision_step, carry)
+        return dataclasses.replace(state, batches=state.batches + 1), metrics
+
+    return train_batch
+
+
+def make_eval_batch(dtype) -> Callable[[TRM, Qwen, Batch], tuple[Float[Array, " N_sup"], Int[Array, ""]]]:
+    """The jitted function that gives a batch's summed loss after each supervision step, nats, and its number of labels."""
+
+    @jax.jit
+    def eval_batch(trm: TRM, backbone: Qwen, batch: Batch):
+        batch = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch)
+        hidden, _ = backbone(batch.tokens)
+
+        def supervision_step(states, index):
+            loss, (_, *states) = supervision_loss(trm, backbone, batch, hidden, *states, index == 0, 1, dtype)
+            return tuple(states), loss
+
+        start = jnp.zeros(hidden.last.shape, dtype)
+        _, losses = jax.lax.scan(supervision_step, (start, start), jnp.arange(trm.config.supervision_steps))
+        return losses, jnp.sum(batch.labels != NO_LABEL)
+
+    return eval_batch
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _squares(tree: Any) -> list[Float[Array, ""]]:
+    """The sum of squares of each leaf: for the norm of the whole, and finite where all of the leaf's numbers are."""
+    return [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+def _first_fault(finite: list[Bool[Array, ""]]) -> Float[Array, ""]:
+    """The index of the first of these that is False, or -1."""
+    bad = ~jnp.stack(finite)
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.float32)
+
+
+def _micro_batch(trm: TRM, backbone: Qwen, first, labelled, dtype, sums, inputs):
+    """Adds one micro-batch's gradient, loss and correct tokens to the sums; returns the refined y and z."""
+    batch, hidden, y, z = inputs
+    loss_and_grad = jax.value_and_grad(supervision_loss, has_aux=True)
+    (loss, (correct, *states)), grads = loss_and_grad(trm, backbone, batch, hidden, y, z, first, labelled, dtype)
+    return jax.tree.map(jnp.add, sums, (grads, loss, correct)), tuple(states)
+
+
+def supervision_loss(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden, y, z, first, labelled, dtype):
+    """One supervision step of a micro-batch [B, S]: its share of the mean loss over `labelled` tokens.
+
+    `first` puts the learned y_init in place of y. Returns the loss and (correct tokens, y, z).
+    """
+    trm = cast(trm, dtype)
+    context = trm.context(hidden)
+    y = jnp.where(first, trm.start(context)[0], y)
+    rotation = backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
+    y, z = trm.supervision_step(context, y, z, rotation)
+    last_at, y_at = (jnp.take_along_axis(h, batch.positions[..., None], axis=1) for h in (hidden.last, y))
+    features = trm.features(last_at, y_at).reshape(-1, y.shape[-1])
+    head = backbone.head if trm.head is None else trm.head[...]
+    total = cross_entropy(features, head, batch.labels.reshape(-1), trm.head is not None)
+    return total.loss / labelled, (total.correct, y, z)
+
+
+def _update(state: TrainState, grads: TRM, optimizer: optax.GradientTransformation, ema_decay: float):
+    """The state after one optimizer step, and what was added to the weights."""
+    updates, moments = optimizer.update(grads, state.optimizer, state.trm)
+    trm = optax.apply_updates(state.trm, updates)
+    ema = optax.incremental_update(trm, state.ema, 1 - ema_decay)
+    return dataclasses.replace(state, trm=trm, ema=ema, optimizer=moments, steps=state.steps + 1), updates
