@@ -7,15 +7,10 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
-import tomllib
-from typing import Any
 
 from trm_jax import cli
-from trm_jax.errors import UserError, listing
-from trm_jax.files import locked
+from trm_jax.errors import UserError
 
-PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
-OWN = ("model", "output", "data", "seed", "eval-limit")  # options of train.py that are not a variant's to choose
 SCRIPTS = pathlib.Path(__file__).parent
 
 
@@ -39,74 +34,22 @@ class Options(cli.CommonOptions):
     questions: int = 500
     """The first so many questions."""
     max_new_tokens: int | None = None
-    """Tokens of the longest answer (default: as eval_gsm8k.py)."""
+    """Tokens of the longest completion (default: as eval_gsm8k.py)."""
 
 
 def main(options: Options) -> None:
-    variants = read_variants(options.variants)
-    if options.against not in variants:
-        raise UserError(f"--against {options.against} is none of the variants {sorted(variants)}")
+    from trm_jax.experiments import Ablation, read_variants
+
     options.require(1, "questions", "max_new_tokens")
-    if options.eval_data is None and pathlib.Path(options.data).is_file():
-        raise UserError(f"{options.data} is a file of training rows: name the questions with --eval-data")
-    with locked(options.output / ".lock", options.output):
-        compare_variants(options, variants)
-
-
-def compare_variants(options: Options, variants: dict[str, dict[str, Any]]) -> None:
-    runs = [(name, seed) for seed in options.seeds for name in variants]  # a whole seed first: a report can come early
-    questions = ["--data", options.eval_data or options.data, "--limit", options.questions]
-    if options.max_new_tokens is not None:
-        questions += ["--max-new-tokens", options.max_new_tokens]
-    backbone = options.output / "backbone.jsonl"
-    run("eval_gsm8k.py", "--checkpoint", options.model, "--head", "backbone", "--output", backbone, *questions)
-    for number, (name, seed) in enumerate(runs, start=1):
-        folder = options.output / name / str(seed)
-        print(f"[{number} of {len(runs)}] {name}, seed {seed}", flush=True)
-        own = ["--model", options.model, "--output", folder, "--data", options.data, "--seed", seed, "--eval-limit", 0]
-        run("train.py", *own, *arguments(variants[name]))
-        run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
-
-    from trm_jax.experiments.ablation import report
-
-    folders = {name: [options.output / name / str(seed) for seed in options.seeds] for name in variants}
-    print(report(backbone, folders, options.against, options.output, options.questions))
-
-
-def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
-    """train.py's options for each variant. Raises UserError."""
-    if path is None:
-        return PRESETS
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
-    common = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    variants = {name: common | own for name, own in content.items() if isinstance(own, dict)}
-    for name, own in variants.items():
-        if nested := [key for key in own if isinstance(own[key], dict)]:
-            raise UserError(f'{path}: {name} holds a table; a name with a dot needs quotes: ["{name}.{nested[0]}"]')
-        if taken := [key for key in own if key.replace("_", "-") in OWN]:
-            raise UserError(f"{path}: {name} sets {listing(taken)}, which ablate.py itself gives to each run")
-    return variants
-
-
-def arguments(options: dict[str, Any]) -> list[str]:
-    """`{"batch-size": 8, "random-depth": true}` as a command line has it."""
-    words = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return words
+    settings = {name: value for name, value in vars(options).items() if name != "debug"}
+    print(Ablation(**settings | {"variants": read_variants(options.variants)}).compare(run))
 
 
 def run(script: str, *options) -> None:
     """Raises UserError where the script fails; it has said why."""
-    command = [sys.executable, SCRIPTS / script, *options]
-    if status := subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
-        raise UserError(f"{script} ended with status {status}: {' '.join(map(str, command))}")
+    command = [str(word) for word in (sys.executable, SCRIPTS / script, *options)]
+    if status := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        raise UserError(f"{script} ended with status {status}: {' '.join(command)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Compares evaluations of eval_gsm8k.py question by question; the first file is what the others are compared with."""
 
 import dataclasses
-import json
 import pathlib
 
 import tyro
@@ -23,30 +22,25 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.evaluation import compare
+    from trm_jax.evaluation import compare, comparison_table, cross_check, read_evaluation, show_flips, write_comparison
 
     options.require(0, "show")
     if len(options.files) < 2:
         raise UserError("two files at least: there is nothing to compare one with")
-    evaluations = [compare.read_evaluation(path) for path in options.files]
-    found = compare.compare(evaluations)
-    shared, most = len(compare.shared_questions(evaluations)), max(len(one.records) for one in evaluations)
-    table = compare.markdown(found)
+    evaluations = [read_evaluation(path) for path in options.files]
+    found = compare(evaluations)
+    shared, most = found[0].questions, max(len(one.answers) for one in evaluations)
     print(f"{shared} questions are in all files" + (f", {most} in the longest" if most > shared else ""))
-    print(f"\n{table}\n\n{compare.show_flips(evaluations, found, options.show)}")
+    print(f"\n{comparison_table(found)}\n\n{show_flips(evaluations, found, options.show)}")
     for one in evaluations if options.math_verify else []:
-        others = compare.cross_check(one)
-        print(f"\n{one.name}: math-verify grades {len(others)} of {len(one.records)} answers otherwise")
-        for record in others:
-            grade = "right" if record["correct"] else "wrong"
-            print(f"- {grade} here: {record['extracted']!r}, expected {record['expected']!r}: {record['question']}")
+        others = cross_check(one)
+        print(f"\n{one.name}: math-verify grades {len(others)} of {len(one.answers)} answers otherwise")
+        for answer in others:
+            grade = "right" if answer.correct else "wrong"
+            print(f"- {grade} here: {answer.extracted!r}, expected {answer.expected!r}: {answer.question}")
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        path = options.output / "comparison"
-        path.with_suffix(".md").write_text(f"{table}\n\n{compare.show_flips(evaluations, found)}\n")
-        path.with_suffix(".json").write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n")
-        compare.plot(found, path.with_suffix(".png"))
-        print(f"\ntable, plot and figures are in {path}.*")
+        write_comparison(evaluations, found, options.output)
+        print(f"\ntable, plot and figures are in {options.output / 'comparison'}.*")
 
 
 if __name__ == "__main__":

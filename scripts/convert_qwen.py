@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from trm_jax import cli
+from trm_jax import cli, demo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,27 +20,11 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax import demo
-    from trm_jax.checkpoints import folders
-    from trm_jax.checkpoints import models as checkpoint
-    from trm_jax.conversion import hugging_face as convert
+    from trm_jax.conversion import convert, describe_conversion, find_model
 
-    source = demo.MODEL if options.model is None else convert.find_model(options.model)
-    config = convert.read_config(source)
-    convert.require_tokenizer(source, config)
-    trm = ema = None
-    if options.trm_checkpoint is not None:
-        from trm_jax.conversion.mathllm import read_trm_checkpoint
-
-        trm, ema = read_trm_checkpoint(options.trm_checkpoint, config)
-    with folders.replacing(options.output) as folder:
-        checkpoint.save_model(folder, config, convert.read_backbone(source, config, options.dtype), trm, ema)
-        convert.copy_tokenizer(source, folder / "tokenizer")
-    size = sum(file.stat().st_size for file in options.output.rglob("*") if file.is_file())
-    print(
-        f"converted {source}\n  into {options.output}: {config.num_layers} layers, width {config.width}, vocabulary "
-        f"{config.vocab_size:,}, {size / 1e6:,.1f} MB on disk"
-    )
+    source = demo.MODEL if options.model is None else find_model(options.model)
+    trm = convert(source, options.output, options.dtype, options.trm_checkpoint)
+    print(describe_conversion(source, options.output))
     if trm is not None:
         print(f"  with the recursion of {options.trm_checkpoint}: {trm.config}")
 

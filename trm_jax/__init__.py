@@ -5,11 +5,11 @@ import importlib
 _HOMES = {
     "QwenConfig": "config",
     "TRMConfig": "config",
-    "QwenTRM": "model.qwen_trm",
-    "supervision_logits": "model.qwen_trm",
-    "load_model": "checkpoints.models",
-    "load_tokenizer": "checkpoints.models",
-    "generate": "decoding.generate",
+    "QwenTRM": "model",
+    "supervision_logits": "model",
+    "load_model": "checkpoints",
+    "load_tokenizer": "checkpoints",
+    "generate": "decoding",
 }
 __all__ = list(_HOMES)
 

@@ -1,4 +1,4 @@
-"""The command line of the scripts: options parsed, and every mistake that a person can mend said in one line."""
+"""The command line of the scripts: parses options, and reports every mistake that the user can correct in one line."""
 
 import contextlib
 import dataclasses
@@ -8,11 +8,12 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from trm_jax import demo
 from trm_jax.errors import UserError
 
 Options = TypeVar("Options", bound="CommonOptions")
@@ -23,7 +24,7 @@ BOX = re.compile("[│╭╮╰╯]")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CommonOptions:
-    """What every script takes."""
+    """Options that every script has."""
 
     debug: bool = False
     """Show where in the program an error arose."""
@@ -34,6 +35,90 @@ class CommonOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeOptions(CommonOptions):
+    """Options of every script that computes."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto stops if there is an NVIDIA GPU that JAX does not see."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Type to compute in; weights that are trained are float32 (default: bfloat16, float32 on a CPU)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerOptions(ComputeOptions):
+    """Options of every script that puts questions to a model."""
+
+    limit: int | None = None
+    """Only the first so many questions."""
+    batch_size: int | None = None
+    """Rows generated together (default: enough for the samples of a question, at least 8; demo 64)."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest completion (default 512; demo 48)."""
+
+    def sizes(self, data: str, rows: int) -> tuple[int, int]:
+        """Batch size (`rows`, unless an option or the demo gives another) and tokens of the longest completion."""
+        usual_rows, usual_tokens = answer_sizes(data, rows)
+        return self.batch_size or usual_rows, self.max_new_tokens or usual_tokens
+
+
+def answer_sizes(data: str, rows: int = 8) -> tuple[int, int]:
+    """The defaults of the batch size, in rows, and of the longest completion, in tokens."""
+    own = demo.DEFAULTS if data == "demo" else {}
+    return own.get("rows", rows), own.get("max_new_tokens", 512)
+
+
+def options_of(
+    config: type,
+    *,
+    leave_out: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
+    chosen_by_preset: Collection[str] = (),
+) -> type:
+    """Makes a base class of options, one for each field of a config dataclass; an option that is not given is None.
+
+    The help texts are the docstrings of the fields, with the defaults of the config and of the demo. Example:
+    `class Options(cli.ComputeOptions, cli.options_of(TrainConfig, leave_out=["dtype"])): ...`
+
+    Args:
+        leave_out: fields that get no option.
+        renamed: names of the options that are not called like their fields, by field.
+        chosen_by_preset: fields whose default depends on the preset. Other fields of type bool become flags.
+    """
+    fields = []
+    for field in dataclasses.fields(config):
+        if field.name in leave_out:
+            continue
+        is_flag = field.type is bool and field.name not in chosen_by_preset
+        usual = [] if field.default in (None, ()) else [_in_text(field.default)]
+        if field.name in demo.DEFAULTS:
+            usual.append(f"demo {demo.DEFAULTS[field.name]}")
+        if field.name in chosen_by_preset:
+            usual = ["the preset's"]
+        text = config.__pydantic_fields__[field.name].description.removesuffix(".")
+        text += f" (default {'; '.join(usual)})." if usual and not is_flag else "."
+        kind = Annotated[bool if is_flag else field.type | None, tyro.conf.arg(help=text, help_behavior_hint="")]
+        default = dataclasses.field(default=False if is_flag else None)
+        fields.append(((renamed or {}).get(field.name, field.name), kind, default))
+    return dataclasses.make_dataclass(f"{config.__name__}Options", fields, frozen=True, kw_only=True)
+
+
+def given(options: Any, config: type, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The values that the command line gave for options made by `options_of`, by the names of the config's fields."""
+    names = {field.name: (renamed or {}).get(field.name, field.name) for field in dataclasses.fields(config)}
+    found = {field: getattr(options, name, None) for field, name in names.items()}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def usual(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects those of the values for which a config has a field."""
+    return {field.name: values[field.name] for field in dataclasses.fields(config) if field.name in values}
+
+
+def _in_text(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def run(main: Callable[[Options], None], options: type[Options], description: str | None) -> None:
@@ -67,13 +152,15 @@ def _parse(options: type[Options], description: str | None, script: str) -> Opti
     except SystemExit as end:
         if end.code != BAD_INPUT:
             raise
-    # A box of several lines, its message above a rule: what follows the rule is the help that --help gives.
-    message = BOX.sub("", "\n".join(errors.getvalue().splitlines()[1:])).partition("───")[0]
-    _end(script, f"{message.strip()} (see --help)", BAD_INPUT)
+    # tyro prints a box with the message, a horizontal rule and a part of the help: only the message is kept. If there is
+    # no box, all of the output is the message.
+    said = errors.getvalue()
+    message = BOX.sub("", "\n".join(said.splitlines()[1:])).partition("───")[0].strip()
+    _end(script, f"{message or said} (see --help)", BAD_INPUT)
 
 
 def _message(error: Exception) -> str | None:
-    """The line for a person; None if the error is the program's own."""
+    """The message for the user; None if the error is a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):

@@ -1,23 +1,33 @@
-"""What a model and a training are: frozen, hashable dataclasses, read from and written to JSON strictly."""
+"""The configs of a model, a data set and a training: frozen dataclasses, checked by pydantic, to and from JSON."""
 
 import dataclasses
+import functools
 import math
-import types
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from trm_jax.errors import UserError
 
-# Above those of any model there is: a folder that asks for more would only exhaust the memory.
-LARGEST_DIMENSION, MOST_LAYERS, MOST_CALLS = 2**24, 1024, 4096
+# The limits are above the sizes of any existing model: a config that asks for more would only exhaust the memory.
+Dimension = Annotated[int, Field(gt=0, le=2**24)]
+Layers = Annotated[int, Field(gt=0, le=1024)]
+LoopCount = Annotated[int, Field(gt=0, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TokenIds = Annotated[tuple[int, ...], Field(strict=False), AfterValidator(lambda ids: tuple(sorted(set(ids))))]
+
+Config = TypeVar("Config", bound=type)
 
 
 class ConfigError(UserError):
     """A configuration that this package cannot honour; the message says what to change."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Config:
+class _Json:
+    """Converts a config to a JSON object and back."""
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -32,68 +42,64 @@ class _Config:
             raise ConfigError(f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}")
         return cls(**values)
 
-    def _require_positive(self, *names: str) -> None:
-        bad = {name: getattr(self, name) for name in names if not getattr(self, name) > 0}
-        if bad:
-            raise ConfigError(f"{type(self).__name__}: must be above zero: {bad}")
 
-    def _require_share(self, *names: str) -> None:
-        bad = {name: getattr(self, name) for name in names if not 0 <= getattr(self, name) <= 1}
-        if bad:
-            raise ConfigError(f"{type(self).__name__}: must be between 0 and 1: {bad}")
+def _checked(config: Config) -> Config:
+    """Makes a class a frozen dataclass, which raises ConfigError if a value does not fit the annotation of its field."""
+    strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    config = pydantic.dataclasses.dataclass(frozen=True, config=strict)(config)
+    check = config.__init__
 
-    def _require_at_most(self, most: int, *names: str) -> None:
-        bad = {name: getattr(self, name) for name in names if getattr(self, name) > most}
-        if bad:
-            raise ConfigError(f"{type(self).__name__}: above {most:,}: {bad}")
+    @functools.wraps(check)
+    def check_in_words(self, *args, **values):
+        try:
+            check(self, *args, **values)
+        except pydantic.ValidationError as error:
+            raise ConfigError("; ".join(_in_words(config.__name__, one) for one in error.errors())) from None
 
-    def _require_types(self) -> None:
-        """Every field holds what it is annotated as; numbers are finite, a Literal is one of its values."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _is_of(value, field.type):
-                kind = field.type.__name__ if isinstance(field.type, type) else str(field.type).removeprefix("typing.")
-                raise ConfigError(f"{type(self).__name__}.{field.name} is {value!r:.80}; it must be {kind}")
+    config.__init__ = check_in_words
+    return config
 
 
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type."""
-    if isinstance(kind, types.UnionType):
-        return any(_is_of(value, one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return isinstance(value, str) and value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_of(one, get_args(kind)[0]) for one in value)
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return value is None if kind is types.NoneType else type(value) is kind
+def _in_words(config: str, error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors, as a sentence for the user."""
+    if error["type"] == "value_error":  # from a __post_init__ below, which names the fields itself
+        return str(error["ctx"]["error"])
+    limits = {"greater_than": "must be above zero", "less_than_equal": "is above {le:,}"}
+    fault = limits.get(error["type"], error["msg"].removeprefix("Input ")).format(**error.get("ctx", {}))
+    return f"{config}.{'.'.join(map(str, error['loc']))} is {error['input']!r:.80}; it {fault}"
 
 
-@dataclasses.dataclass(frozen=True)
-class QwenConfig(_Config):
-    """The dimensions of a Qwen2/Qwen2.5 backbone."""
+@_checked
+class QwenConfig(_Json):
+    """The dimensions of a Qwen2/Qwen2.5 backbone.
 
-    vocab_size: int  # V
-    width: int  # D
-    mlp_width: int  # F
-    num_layers: int  # L
-    num_heads: int  # N
-    num_kv_heads: int  # K
-    rope_theta: float
-    norm_eps: float
+    Example: `trm_jax.load_model("runs/model").backbone.config.width`.
+    """
+
+    vocab_size: Dimension
+    """V, the size of the vocabulary in tokens."""
+    width: Dimension
+    """D, the width of the hidden states."""
+    mlp_width: Dimension
+    """F, the inner width of the MLP."""
+    num_layers: Layers
+    """L, the number of layers."""
+    num_heads: Dimension
+    """N, query heads."""
+    num_kv_heads: Dimension
+    """K, key/value heads."""
+    rope_theta: PositiveFloat
+    """Base of the rotary embedding."""
+    norm_eps: PositiveFloat
+    """Epsilon that the norms add to the mean square."""
     tied_head: bool
-    max_length: int  # longest sequence the backbone was trained for, tokens
-    end_tokens: tuple[int, ...]  # any of these ends an answer
+    """Whether the output head is the input embedding."""
+    max_length: Dimension
+    """The longest sequence that the backbone was trained for, tokens."""
+    end_tokens: TokenIds
+    """Any of these ends a completion."""
 
     def __post_init__(self):
-        if isinstance(self.end_tokens, list):  # where they come from JSON
-            object.__setattr__(self, "end_tokens", tuple(self.end_tokens))
-        self._require_types()
-        object.__setattr__(self, "end_tokens", tuple(sorted(set(self.end_tokens))))
-        sizes = ("vocab_size", "width", "mlp_width", "num_heads", "num_kv_heads", "max_length")
-        self._require_positive(*sizes, "num_layers", "rope_theta", "norm_eps")
-        self._require_at_most(LARGEST_DIMENSION, *sizes)
-        self._require_at_most(MOST_LAYERS, "num_layers")
         if not all(0 <= token < self.vocab_size for token in self.end_tokens):
             raise ConfigError(f"end tokens {self.end_tokens} outside the vocabulary of {self.vocab_size} tokens")
         if self.width % self.num_heads or self.num_heads % self.num_kv_heads or self.head_size % 2:
@@ -103,116 +109,47 @@ class QwenConfig(_Config):
             )
 
     @property
-    def head_size(self) -> int:  # H
+    def head_size(self) -> int:
+        """H, the width of one head."""
         return self.width // self.num_heads
 
-    @classmethod
-    def from_hugging_face(cls, values: Mapping[str, Any]) -> Self:
-        """Reads the `config.json` of a Qwen2/Qwen2.5 causal model, as transformers 4 or 5 writes it.
 
-        Raises ConfigError for another architecture and for features the backbone does not compute.
-        """
-        if values.get("model_type") != "qwen2":
-            raise ConfigError(f"model_type is {values.get('model_type')!r}; only Qwen2 and Qwen2.5 ('qwen2') convert")
-        if values.get("hidden_act", "silu") != "silu":
-            raise ConfigError(f"hidden_act is {values['hidden_act']!r}; the backbone computes 'silu'")
-        kinds = values.get("layer_types") or ["full_attention"]
-        if (
-            values.get("use_sliding_window")
-            or not isinstance(kinds, list)
-            or set(map(str, kinds)) != {"full_attention"}
-        ):
-            raise ConfigError("some layers use a sliding window; the backbone computes full attention only")
-        if "quantization_config" in values:
-            raise ConfigError("the weights are quantised (quantization_config); take the model that was not quantised")
-        needed = {
-            "vocab_size": "vocab_size",
-            "hidden_size": "width",
-            "intermediate_size": "mlp_width",
-            "num_hidden_layers": "num_layers",
-            "num_attention_heads": "num_heads",
-            "num_key_value_heads": "num_kv_heads",
-            "rms_norm_eps": "norm_eps",
-            "max_position_embeddings": "max_length",
-        }
-        missing = sorted(needed.keys() - values.keys())
-        if missing:
-            raise ConfigError(f"config.json lacks {missing}")
-        ends = values.get("eos_token_id")
-        return cls(
-            **{field: values[name] for name, field in needed.items()},
-            end_tokens=ends if isinstance(ends, list) else [] if ends is None else [ends],
-            rope_theta=_rope_theta(values),
-            tied_head=bool(values.get("tie_word_embeddings", False)),
-        )
+@_checked
+class TRMConfig(_Json):
+    """The recursion: its loop counts, and the choices in which the presets differ.
 
-    def to_hugging_face(self) -> dict[str, Any]:
-        """The `config.json` that transformers and `from_hugging_face` read back."""
-        return {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "hidden_act": "silu",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.width,
-            "intermediate_size": self.mlp_width,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "rms_norm_eps": self.norm_eps,
-            "max_position_embeddings": self.max_length,
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tied_head,
-            "use_sliding_window": False,
-            "eos_token_id": list(self.end_tokens),
-        }
+    Example: `TRMConfig.residual(supervision_steps=4)`.
+    """
 
-
-def _rope_theta(values: Mapping[str, Any]) -> float:
-    """The rotary base: `rope_theta` (transformers 4) or `rope_parameters.rope_theta` (transformers 5), one required."""
-    parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise ConfigError(f"rope_parameters is {parameters!r:.80}; it must be an object")
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind != "default":
-        raise ConfigError(f"rotary embedding of type {kind!r} is not supported, only 'default'")
-    found = [theta for theta in (values.get("rope_theta"), parameters.get("rope_theta")) if theta is not None]
-    if not found or any(theta != found[0] for theta in found):
-        raise ConfigError(
-            f"config.json must give one rotary base, rope_theta or rope_parameters.rope_theta; found {found!r:.80}"
-        )
-    return found[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class TRMConfig(_Config):
-    """The recursion: its loop counts, and what the presets differ in."""
-
-    latent_updates: int = 6  # n: updates of z in a pass, before the one update of y
-    recursions: int = 3  # T: passes in a supervision step; the last one gets the gradient
-    supervision_steps: int = 16  # N_sup
+    latent_updates: LoopCount = 6
+    """n, updates of z in a pass, before the one update of y."""
+    recursions: LoopCount = 3
+    """T, passes in a supervision step; the last one gets the gradient."""
+    supervision_steps: LoopCount = 16
+    """N_sup, supervision steps on each batch, an optimizer step after each."""
     block: Literal["plain", "post_norm"] = "plain"
+    """plain has no residuals, as the original; post_norm has residuals, each with a norm after it."""
     context: Literal["last", "mix"] = "last"
+    """What the recursion sees: last is the backbone's last hidden state, mix adds four levels of its residual stream."""
     readout: Literal["replace", "residual"] = "replace"
+    """What the head reads: replace is norm(y), residual is the backbone's last hidden state plus alpha * norm(y)."""
     frozen_head: bool = False
-    num_kv_heads: int | None = None  # key/value heads of the block; None: as many as query heads, as the original
-    tied: bool = True  # one block for all calls of a pass, or one for each
+    """Use the backbone's own output head, untrained."""
+    num_kv_heads: PositiveInt | None = None
+    """Key/value heads of the block: fewer make the cache smaller; as many as query heads if not given, as the original."""
+    tied: bool = True
+    """Use one block for all calls of a pass; otherwise each call has its own."""
     kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
+    """Keys and values of the recursion that decoding keeps: those of each pass, or of the last pass only."""
 
-    def __post_init__(self):
-        self._require_types()
-        counts = ("latent_updates", "recursions", "supervision_steps")
-        self._require_positive(*counts)
-        self._require_at_most(MOST_CALLS, *counts)
-        if self.num_kv_heads is not None:
-            self._require_positive("num_kv_heads")
-
-    def kv_heads(self, backbone: QwenConfig) -> int:
+    def kv_heads(self, backbone_config: QwenConfig) -> int:
         """K, the key/value heads of the block. Raises ConfigError if they do not divide the query heads."""
         if self.num_kv_heads is None:
-            return backbone.num_heads
-        if backbone.num_heads % self.num_kv_heads:
+            return backbone_config.num_heads
+        if backbone_config.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"{self.num_kv_heads} key/value heads of the recursion do not divide its {backbone.num_heads} query heads"
+                f"{self.num_kv_heads} key/value heads of the recursion do not divide its "
+                f"{backbone_config.num_heads} query heads"
             )
         return self.num_kv_heads
 
@@ -228,7 +165,7 @@ class TRMConfig(_Config):
 
     @classmethod
     def mathllm(cls, **changes) -> Self:
-        """The original MathLLM in everything."""
+        """The preset that computes what the original MathLLM computes."""
         return cls(**changes)
 
     @classmethod
@@ -244,45 +181,92 @@ class TRMConfig(_Config):
 
     @classmethod
     def layers(cls, **changes) -> Self:
-        """A control: `residual` with a block of its own for each block call of a token, all run once."""
+        """A control: `residual` unrolled, with a separate block for each of its block calls, each run once."""
         shape = cls.residual(**changes)
         updates = shape.passes * shape.calls - 1
         return dataclasses.replace(shape, tied=False, latent_updates=updates, recursions=1, supervision_steps=1)
 
     @classmethod
+    def preset_fields(cls) -> set[str]:
+        """The fields in which the presets `mathllm` and `residual` differ."""
+        ours, original = cls.residual().to_json(), cls.mathllm().to_json()
+        return {name for name in ours if ours[name] != original[name]}
+
+    @classmethod
     def preset(cls, name: str, **changes) -> Self:
+        """The preset of that name, with some fields changed. Raises ConfigError."""
         presets = {"mathllm": cls.mathllm, "residual": cls.residual, "single": cls.single, "layers": cls.layers}
         if name not in presets:
             raise ConfigError(f"unknown preset {name!r}, one of {sorted(presets)}")
         return presets[name](**changes)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig(_Config):
+@_checked
+class TrainConfig(_Json):
     """How to train. The defaults are the original's."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-4  # the peak
-    alpha_rate: float = 1.0  # times the learning rate, for the residual readout's alpha
-    weight_decay: float = 0.01
-    decay: Literal["all", "matrices"] = "all"  # which weights decay
-    warmup_steps: int = 0  # optimizer steps
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999  # per optimizer step
-    random_depth: bool = False  # supervision steps drawn for each batch, uniformly up to N_sup
-    depth_warmup: float = 0.0  # share of the batches in which the supervision steps grow from one to N_sup
-    epochs: int = 1
-    batch_size: int = 8
-    accumulation: int = 1
-    max_length: int = 1024  # tokens
-    seed: int = 0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the computation; masters, moments and EMA are float32
+    """adamw, or muon for the block's matrices and adamw for the rest."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    alpha_rate: PositiveFloat = 1.0
+    """Factor on the learning rate for alpha, the weight of the residual readout."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay."""
+    warmup_steps: NonNegativeInt = 0
+    """Optimizer steps of linear warm-up."""
+    clip_norm: PositiveFloat = 1.0
+    """Largest global norm of a gradient."""
+    ema_decay: Share = 0.999
+    """Decay of the weights' moving average, per optimizer step."""
+    random_depth: bool = False
+    """Draw the number of supervision steps of each batch, up to N_sup, so that fewer steps work at test time."""
+    epochs: PositiveInt = 1
+    """Times through the training set."""
+    batch_size: PositiveInt = 8
+    """Rows in a micro-batch."""
+    accumulation: PositiveInt = 1
+    """Micro-batches in a batch, whose gradients are summed."""
+    max_length: PositiveInt = 1024
+    """Longer examples are dropped and counted, tokens."""
+    seed: NonNegativeInt = 0
+    """Seed of the initial weights and of the order of the data."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type to compute in; master weights, moments and moving average are float32."""
+
+
+@_checked
+class DataConfig(_Json):
+    """Which rows to train on."""
+
+    sources: Annotated[tuple[str, ...], Field(strict=False)] = ("demo",)
+    """Training set: gsm8k, demo, a hub id (id:configuration), or a .jsonl file; several make a mixture."""
+    weights: Annotated[tuple[Annotated[float, Field(allow_inf_nan=True)], ...], Field(strict=False)] = ()
+    """Shares of the sets in a mixture; equal if not given."""
+    question_column: str | None = None
+    """Column of the question; question or problem if not given."""
+    answer_column: str | None = None
+    """Column of the worked solution; answer or solution if not given."""
+    num_samples: int | None = None
+    """Use only the first so many rows of the training set."""
+    keep_annotations: bool = False
+    """Keep GSM8K's calculator marks, <<48/2=24>>, in the solutions."""
+    streaming: bool = False
+    """Never hold the whole set in memory; needs --max-batches."""
 
     def __post_init__(self):
-        self._require_types()
-        self._require_positive(
-            "learning_rate", "alpha_rate", "clip_norm", "epochs", "batch_size", "accumulation", "max_length"
-        )
-        self._require_share("ema_decay", "depth_warmup")
-        if self.weight_decay < 0 or self.warmup_steps < 0 or self.seed < 0:
-            raise ConfigError("TrainConfig: weight_decay, warmup_steps and seed cannot be negative")
+        if not self.sources:
+            raise ConfigError("no data set: --data names at least one")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise ConfigError(f"--num-samples is {self.num_samples}; it must be at least 1")
+        if self.weights and (len(self.weights) != len(self.sources) or not all(0 < w < math.inf for w in self.weights)):
+            raise ConfigError(
+                f"--data-weights needs one share above zero for each of the {len(self.sources)} sets in --data"
+            )
+        if (self.question_column is None) != (self.answer_column is None):
+            raise ConfigError("--question-column and --answer-column go together")
+
+    @property
+    def columns(self) -> tuple[str, str] | None:
+        """The columns of question and answer, where they are given."""
+        return (self.question_column, self.answer_column) if self.question_column and self.answer_column else None

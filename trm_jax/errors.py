@@ -1,24 +1,24 @@
-"""The error that a person can mend."""
+"""UserError, from which all errors of this package derive, and functions that word its messages."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MOST = 8  # faults that one message lists
+MOST = 8  # a message lists at most so many faults
 
 
 class UserError(ValueError):
-    """What is wrong, where, and what to do. Scripts print it in one line; all errors of this package derive from it."""
+    """An error that the user can correct. Scripts print its message in one line: what is wrong, where, and what to do."""
 
 
 def listing(faults: Iterable[object]) -> str:
-    """The first few faults, and how many more there are."""
+    """The first MOST faults in one text, and how many more there are."""
     faults = list(map(str, faults))
     more = f" and {len(faults) - MOST:,} more" if len(faults) > MOST else ""
     return ", ".join(faults[:MOST]) + more
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What of `here` is other than `there`, by the dotted names of the innermost fields."""
+    """Describes the fields whose values in `here` differ from those in `there`, by dotted names such as `train.seed`."""
     found = []
     for name in here:
         old, new = there.get(name), here[name]

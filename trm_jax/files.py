@@ -1,4 +1,4 @@
-"""Files that another process, a kill or another person may have spoilt: locks, whole writes, JSON that is checked."""
+"""Locks, writing files that a kill cannot leave half written, and reading JSON files with checks."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ class BusyError(UserError):
 
 @contextlib.contextmanager
 def locked(lock: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
-    """Holds the file `lock`, which the system frees when this process ends, however it ends.
+    """Locks the file `lock`; the operating system frees it when this process ends, however it ends.
 
-    Raises BusyError if another process holds it, which then writes to `place`.
+    Raises BusyError, which names `place`, if another process holds the lock.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.open("ab").close()  # a place that cannot be written must not look like one that is in use
@@ -32,29 +32,29 @@ def locked(lock: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
 
 
 def lock_beside(path: pathlib.Path) -> pathlib.Path:
-    """The lock of something that is replaced as a whole and so cannot hold its own lock."""
+    """The lock file beside a file or folder that is replaced as a whole; a lock inside it would be replaced too."""
     return path.with_name(f".{path.name}.lock")
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file that is either the old or the new one, whenever the process ends."""
+    """Replaces a file in one step: whenever the process is killed, the whole old or the whole new content is there."""
     partial = partial_of(path)
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:
-    """What `write_whole` writes first; a kill may leave it behind."""
+    """The temporary file that `write_whole` writes before it renames it; a kill may leave it behind."""
     return path.with_name(f".{path.name}.partial")
 
 
 def read_object(path: pathlib.Path, error: type[UserError]) -> dict[str, Any]:
-    """The JSON object in a file. Raises `error`, naming file and place."""
+    """Reads a file that must hold one JSON object. Raises `error`, naming the file."""
     return parse_object(_read(path, error), str(path), error)
 
 
 def parse_object(text: str, where: str, error: type[UserError]) -> dict[str, Any]:
-    """The JSON object that a text is. Raises `error`."""
+    """Parses a text that must be one JSON object. Raises `error`, which says `where` the text is."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as fault:

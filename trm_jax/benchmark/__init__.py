@@ -1,1 +1,7 @@
 """Speed at any size, with random weights and the lengths of real GSM8K rows."""
+
+from trm_jax.benchmark.batching import BatchingSpeed
+from trm_jax.benchmark.decoding import DecodingBenchmark, DecodingSpeed
+from trm_jax.benchmark.measure import prepare_device
+from trm_jax.benchmark.sizes import SIZES
+from trm_jax.benchmark.training import OPTIMIZER_STEPS, TrainingBenchmark, TrainingSpeed

@@ -1,33 +1,37 @@
-"""Decoding random tokens with real lengths, timed."""
+"""Times decoding, on random tokens with the lengths of real rows."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from trm_jax.benchmark.lengths import gsm8k_lengths
-from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
-from trm_jax.decoding.generate import CAPACITY_STEP, generate_each, pad_prompts, round_up
-from trm_jax.decoding.step import DecodeConfig, DecodeState, Placement, decode_step, decode_until, insert, prefill
-from trm_jax.hardware.devices import peak_memory
-from trm_jax.hardware.flops import count_flops
-from trm_jax.model.qwen_trm import QwenTRM
-from trm_jax.model.weights import count_bytes
+from trm_jax.benchmark.batching import BatchingSpeed, measure_batching
+from trm_jax.benchmark.lengths import Prompts, median_lengths, random_prompts
+from trm_jax.benchmark.measure import OURS, copy_bandwidth, describe_loops, matmul_rate, seconds, time_in_turns
+from trm_jax.benchmark.sizes import random_model
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.decoding import (
+    CAPACITY_STEP,
+    DecodeConfig,
+    DecodeState,
+    Placement,
+    decode_config,
+    decode_step,
+    decode_until,
+    insert,
+    pad_prompts,
+    prefill,
+    round_up,
+)
+from trm_jax.hardware import count_bytes, count_flops, describe_device, peak_memory
+from trm_jax.model import QwenTRM, for_decoding
 
-Prompts = Sequence[Sequence[int]]
-
-
-def random_prompts(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, vocab_size, length).tolist() for length in lengths]
-
-
-def median_lengths() -> tuple[int, int]:
-    """Tokens of the prompt and of the answer of the median GSM8K test question."""
-    prompt, answer = np.median(gsm8k_lengths("test"), axis=0)
-    return int(prompt), int(answer)
+# Makes other programs that do the same, by their names: each is a function of prompts that returns their new tokens. It
+# gets the model, the settings, the type to compute in and the number of new tokens.
+MakePeers = Callable[[QwenTRM, DecodeConfig, str, int], Mapping[str, Callable[[Prompts], np.ndarray]]]
 
 
 class Decoding:
@@ -49,29 +53,29 @@ class Decoding:
     def __call__(self, _=None) -> np.ndarray:
         """Prefill and all steps; returns the tokens[B, new_tokens]."""
         state = decode_until(self._model, self.read(), np.int32(len(self._prompts)), self._config)
-        return np.asarray(state.answers)
+        return np.asarray(state.tokens)
 
     def bytes_per_step(self) -> int:
-        """What a step must read: all weights, the block's once a call, and the caches as they are filled half way.
+        """Bytes that a step must read: all weights, those of the block in each call, and the caches as filled half way.
 
-        Every pass reads its own cache, or the one that is kept of the last pass.
+        Every pass reads its own cache, or that of the last pass.
         """
         model, config = self._model, self._config
         filled = len(self._prompts[0]) + self._new_tokens / 2
         backbone, trm = jax.eval_shape(lambda: config.empty_caches(model, len(self._prompts), 1))  # of one token a row
         total = count_bytes(model.backbone) + filled * count_bytes((backbone.keys, backbone.values))
         if model.backbone.lm_head is not None:
-            total -= model.backbone.embedding.nbytes  # of which a row is read
+            total -= model.backbone.embedding.nbytes  # of which only a row is read
         if trm is not None:
             passes = len(config.passes)
             total += passes * sum(map(count_bytes, model.trm.calls))
             total += passes / len(trm.keys[0]) * filled * count_bytes((trm.keys, trm.values))
             if model.trm.head is not None:
-                total += model.trm.head.nbytes - model.backbone.head.nbytes  # the one is read in the other's place
+                total += model.trm.head.nbytes - model.backbone.head.nbytes  # read in place of the backbone's
         return int(total)
 
     def flops_per_step(self) -> int:
-        """Of the matrix products, attention over the whole capacity included."""
+        """FLOPs of the matrix products of a step, with attention over the whole capacity."""
         rows = len(self._prompts)
         state = jax.eval_shape(
             lambda: DecodeState.empty(self._model, self._config, rows, self._capacity, self._new_tokens)
@@ -80,12 +84,75 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodingSpeed:
-    """What was measured; ratios are of tokens/s, prefill included, ours over the other's."""
+class DecodingBenchmark:
+    """A batch of prompts of one length, whose completion is timed.
 
-    batch_size: int
-    prompt_length: int
-    new_tokens: int
+    Example: `DecodingBenchmark(SIZES["demo"], TRMConfig.residual(), "float32", repeats=1).measure()`.
+    """
+
+    backbone_config: QwenConfig
+    trm_config: TRMConfig
+    dtype: str
+    kv_cache: Literal["last_pass", "per_pass"] | None = None  # None: as the recursion's config says
+    head: Literal["trm", "backbone"] = "trm"
+    batch_size: int = 8
+    prompt_length: int | None = None  # tokens; None: as in the median GSM8K test question
+    new_tokens: int | None = None  # None: as in its solution
+    repeats: int = 3  # of which the median counts
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of each prompt, and of each completion."""
+        prompt, answer = median_lengths()
+        return self.prompt_length or prompt, self.new_tokens or answer
+
+    @functools.cached_property
+    def model(self) -> QwenTRM:
+        """Random weights, arranged for decoding."""
+        return for_decoding(self._stored_model())
+
+    @functools.cached_property
+    def config(self) -> DecodeConfig:
+        """The settings of decoding: greedy, and no token ends a row."""
+        return decode_config(self.model, kv_cache=self.kv_cache, head=self.head, eos_token_ids=[])
+
+    def measure(self, make_peers: MakePeers | None = None) -> "DecodingSpeed":
+        """Compiles, and times this decoding and its peers, which are made after the memory of ours has been read."""
+        bandwidth, matmuls = copy_bandwidth(), matmul_rate(self.dtype)
+        length, new_tokens = self.lengths
+        prompts = random_prompts([length] * self.batch_size, self.backbone_config.vocab_size)
+        decoding = Decoding(self.model, self.config, prompts, new_tokens)
+        first = seconds(decoding)
+        tokens, compile_seconds, memory = decoding(), first - seconds(decoding), peak_memory()
+        peers = make_peers(self._stored_model(), self.config, self.dtype, new_tokens) if make_peers else {}
+        theirs = {name: run(prompts) for name, run in peers.items()}  # this warms them up, too
+        return DecodingSpeed(
+            benchmark=self,
+            compile_seconds=compile_seconds,
+            same_tokens={name: float(np.mean(chosen == tokens)) for name, chosen in theirs.items()},
+            prefill_seconds=float(np.median([seconds(decoding.read) for _ in range(self.repeats)])),
+            seconds=time_in_turns({OURS: decoding, **peers}, [prompts], self.repeats),
+            bytes_per_step=decoding.bytes_per_step(),
+            flops_per_step=decoding.flops_per_step(),
+            peak_memory=memory,
+            copy_bandwidth=bandwidth,
+            matmul_rate=matmuls,
+            device=describe_device(),
+        )
+
+    def measure_batching(self, questions: int) -> BatchingSpeed:
+        """Times the first `questions` of GSM8K's test set, with their own lengths; see `measure_batching`."""
+        return measure_batching(self.model, self.config, questions, self.batch_size)
+
+    def _stored_model(self) -> QwenTRM:
+        return random_model(self.backbone_config, self.trm_config, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingSpeed:
+    """The measured figures; ratios are of tokens/s, prefill included, ours over the other's."""
+
+    benchmark: DecodingBenchmark
     compile_seconds: float
     prefill_seconds: float
     seconds: Mapping[str, float]  # prefill and all new tokens, by program
@@ -93,80 +160,60 @@ class DecodingSpeed:
     bytes_per_step: int
     flops_per_step: int
     peak_memory: int  # bytes
+    copy_bandwidth: float  # bytes/s, what the device reaches in a copy
+    matmul_rate: float  # FLOP/s, what it reaches in one large matrix product
+    device: str
 
     @property
     def step_seconds(self) -> float:
-        """The first token comes with the prefill."""
-        return (self.seconds[OURS] - self.prefill_seconds) / (self.new_tokens - 1)
+        """Seconds for one more token in every row; the first token comes with the prefill."""
+        return (self.seconds[OURS] - self.prefill_seconds) / (self.benchmark.lengths[1] - 1)
 
     def to_json(self) -> dict[str, Any]:
-        tokens = self.batch_size * self.new_tokens
+        """All figures; those of each program below `seconds`."""
+        (prompt_length, new_tokens), batch_size = self.benchmark.lengths, self.benchmark.batch_size
         runs = {
             name: {
                 "seconds": spent,
-                "tokens_per_second": tokens / spent,
-                "seconds_per_sample": spent / self.batch_size,
+                "tokens_per_second": batch_size * new_tokens / spent,
+                "seconds_per_sample": spent / batch_size,
                 "ratio": spent / self.seconds[OURS],
             }
             for name, spent in self.seconds.items()
         }
-        derived = {
+        figures = {"batch_size": batch_size, "prompt_length": prompt_length, "new_tokens": new_tokens}
+        figures |= dataclasses.asdict(self) | {
+            "seconds": runs,
             "step_seconds": self.step_seconds,
             "bytes_per_second": self.bytes_per_step / self.step_seconds,
             "flops_per_second": self.flops_per_step / self.step_seconds,
         }
-        return dataclasses.asdict(self) | {"seconds": runs} | derived
+        return {name: figure for name, figure in figures.items() if name != "benchmark"}
 
-
-def measure_decoding(
-    model: QwenTRM,
-    config: DecodeConfig,
-    batch_size: int,
-    prompt_length: int,
-    new_tokens: int,
-    repeats: int,
-    make_peers: Callable[[int], Mapping[str, Callable[[Prompts], np.ndarray]]],
-) -> DecodingSpeed:
-    """Times a batch of prompts of one length, and its peers, which are made after the memory of ours has been read.
-
-    `make_peers`: from the number of new tokens to calls that return them.
-    """
-    prompts = random_prompts([prompt_length] * batch_size, model.backbone.config.vocab_size)
-    decoding = Decoding(model, config, prompts, new_tokens)
-    first = seconds(decoding)
-    tokens, compile_seconds, memory = decoding(), first - seconds(decoding), peak_memory()
-    peers = make_peers(new_tokens)
-    same = {name: float(np.mean(run(prompts) == tokens)) for name, run in peers.items()}
-    prefill_seconds = float(np.median([seconds(decoding.read) for _ in range(repeats)]))
-    return DecodingSpeed(
-        batch_size=batch_size,
-        prompt_length=prompt_length,
-        new_tokens=new_tokens,
-        compile_seconds=compile_seconds,
-        prefill_seconds=prefill_seconds,
-        seconds=time_in_turns({OURS: decoding, **peers}, [prompts], repeats),
-        same_tokens=same,
-        bytes_per_step=decoding.bytes_per_step(),
-        flops_per_step=decoding.flops_per_step(),
-        peak_memory=memory,
-    )
-
-
-def measure_batching(model: QwenTRM, config: DecodeConfig, questions: int, batch_size: int) -> dict[str, float]:
-    """Seconds for the first GSM8K test questions, each row ended at its real answer's length: continuous, and in batches.
-
-    Both have been warmed up. The batches are those of the file's order; each ends with its longest row.
-    """
-    lengths = gsm8k_lengths("test")[:questions]
-    prompts, limits = random_prompts(lengths[:, 0], model.backbone.config.vocab_size), lengths[:, 1].tolist()
-
-    def generate(step: int) -> None:
-        for start in range(0, questions, step):
-            part = slice(start, start + step)
-            list(generate_each(model, prompts[part], limits[part], config, batch_size))
-
-    found = {}
-    for name, step in {"continuous": questions, "static": batch_size}.items():
-        generate(step)
-        found[name] = seconds(generate, step)
-    return found
+    def describe(self, name: str) -> str:
+        """The figures for a person, and a table of the programs; `name` says which model it is."""
+        benchmark, figures = self.benchmark, self.to_json()
+        prompt_length, new_tokens = benchmark.lengths
+        rate, flops = figures["bytes_per_second"], figures["flops_per_second"]
+        lines = [
+            f"decoding {name}, {describe_loops(benchmark.trm_config)}, {benchmark.config.head}, "
+            f"{benchmark.config.kv_cache}, {benchmark.dtype}, on {self.device}",
+            f"rows          {benchmark.batch_size}, prompts of {prompt_length} tokens, {new_tokens} new ones",
+            f"compiling     {self.compile_seconds:.1f} s",
+            f"peak memory   {self.peak_memory / 2**30:.2f} GiB",
+            f"prefill       {1e3 * self.prefill_seconds:.1f} ms",
+            f"token step    {1e3 * self.step_seconds:.2f} ms, in which {self.bytes_per_step / 1e9:.3g} GB must be read: "
+            f"{rate / 1e9:.3g} GB/s, {100 * rate / self.copy_bandwidth:.0f} % of the {self.copy_bandwidth / 1e9:.3g} "
+            "of a copy here",
+            f"matmuls       {flops / 1e12:.3g} TFLOP/s, {100 * flops / self.matmul_rate:.0f} % of "
+            f"{self.matmul_rate / 1e12:.3g} measured here",
+            "",
+            f"{'':16}{'tokens/s':>12}{'s/sample':>12}{'same tokens':>14}{'trm_jax is':>14}",
+        ]
+        for program, run in figures["seconds"].items():
+            against = ""
+            if program != OURS:
+                against = f"{100 * self.same_tokens[program]:.0f} %{run['ratio']:10.2f} x as fast"
+            rates = f"{run['tokens_per_second']:12,.1f}{run['seconds_per_sample']:12.3f}"
+            lines.append(f"{program:16}{rates}{against:>30}")
+        return "\n".join(lines)

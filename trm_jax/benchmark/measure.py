@@ -1,5 +1,6 @@
-"""Clocks, and what the device can do at most."""
+"""Prepares the device, takes times, and measures the highest rates that the device reaches."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +9,31 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from trm_jax.config import TRMConfig
+from trm_jax.hardware import choose_device
+
 Input = TypeVar("Input")
 OURS = "trm_jax"  # the name of this package's program beside its peers
+
+
+def prepare_device(name: str = "auto", dtype: str | None = None, shared: bool = False) -> str:
+    """Chooses the device as `choose_device` does, but without the cache of compiled programs, because compiling is timed.
+
+    To be called before JAX is first used. Arguments, result and errors are those of `choose_device`; on a device that is
+    `shared` with another library, JAX takes memory only as it needs it.
+
+    Example: `dtype = prepare_device("cuda", "bfloat16")`.
+    """
+    if shared:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    dtype = choose_device(name, dtype)
+    jax.config.update("jax_enable_compilation_cache", False)
+    return dtype
+
+
+def describe_loops(trm_config: TRMConfig) -> str:
+    """The loop counts of a recursion, for a person."""
+    return f"n={trm_config.latent_updates}, T={trm_config.recursions}, N_sup={trm_config.supervision_steps}"
 
 
 def time_in_turns(
@@ -18,7 +42,7 @@ def time_in_turns(
     """Seconds that each runner needs for all inputs: the sum of each input's median over the repeats.
 
     A runner returns when its work is done, and has been warmed up. Runners take turns, so that a slow spell of the machine
-    meets all of them.
+    affects all of them.
     """
     times = {name: [[] for _ in inputs] for name in runners}
     for _ in range(repeats):

@@ -3,94 +3,34 @@
 import jax
 from flax import nnx
 
-from trm_jax.config import QwenConfig
-from trm_jax.model.qwen import Qwen
-from trm_jax.model.weights import cast
+from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.model import Qwen, QwenTRM, cast, new_trm
 
-_END_TOKENS = (151643, 151645)
 
+def _size(vocab_size: int, width: int, mlp_width: int, num_layers: int, heads: tuple[int, int], **others) -> QwenConfig:
+    """`heads`: query heads and key/value heads."""
+    usual = dict(rope_theta=1e4, norm_eps=1e-6, tied_head=True, max_length=4096, end_tokens=())
+    sizes = dict(vocab_size=vocab_size, width=width, mlp_width=mlp_width, num_layers=num_layers)
+    return QwenConfig(**sizes, num_heads=heads[0], num_kv_heads=heads[1], **(usual | others))
+
+
+_ENDS = {"end_tokens": (151643, 151645)}
 SIZES = {
-    "demo": QwenConfig(
-        vocab_size=495,
-        width=64,
-        mlp_width=192,
-        num_layers=3,
-        num_heads=4,
-        num_kv_heads=2,
-        rope_theta=1e4,
-        norm_eps=1e-6,
-        tied_head=True,
-        max_length=512,
-        end_tokens=(494,),
-    ),
-    "width-128": QwenConfig(
-        vocab_size=2048,
-        width=128,
-        mlp_width=512,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=2,
-        rope_theta=1e4,
-        norm_eps=1e-6,
-        tied_head=True,
-        max_length=4096,
-        end_tokens=(),
-    ),
-    "width-512": QwenConfig(
-        vocab_size=8192,
-        width=512,
-        mlp_width=2048,
-        num_layers=6,
-        num_heads=8,
-        num_kv_heads=2,
-        rope_theta=1e4,
-        norm_eps=1e-6,
-        tied_head=True,
-        max_length=4096,
-        end_tokens=(),
-    ),
-    "qwen2.5-0.5b": QwenConfig(
-        vocab_size=151936,
-        width=896,
-        mlp_width=4864,
-        num_layers=24,
-        num_heads=14,
-        num_kv_heads=2,
-        rope_theta=1e6,
-        norm_eps=1e-6,
-        tied_head=True,
-        max_length=32768,
-        end_tokens=_END_TOKENS,
-    ),
-    "qwen2.5-math-1.5b": QwenConfig(
-        vocab_size=151936,
-        width=1536,
-        mlp_width=8960,
-        num_layers=28,
-        num_heads=12,
-        num_kv_heads=2,
-        rope_theta=1e4,
-        norm_eps=1e-6,
-        tied_head=True,
-        max_length=4096,
-        end_tokens=_END_TOKENS,
-    ),
-    "qwen2.5-math-7b": QwenConfig(
-        vocab_size=152064,
-        width=3584,
-        mlp_width=18944,
-        num_layers=28,
-        num_heads=28,
-        num_kv_heads=4,
-        rope_theta=1e4,
-        norm_eps=1e-6,
-        tied_head=False,
-        max_length=4096,
-        end_tokens=_END_TOKENS,
-    ),
+    "demo": _size(495, 64, 192, 3, (4, 2), max_length=512, end_tokens=(494,)),
+    "width-128": _size(2048, 128, 512, 4, (4, 2)),
+    "width-512": _size(8192, 512, 2048, 6, (8, 2)),
+    "qwen2.5-0.5b": _size(151936, 896, 4864, 24, (14, 2), rope_theta=1e6, max_length=32768, **_ENDS),
+    "qwen2.5-math-1.5b": _size(151936, 1536, 8960, 28, (12, 2), **_ENDS),
+    "qwen2.5-math-7b": _size(152064, 3584, 18944, 28, (28, 4), tied_head=False, **_ENDS),
 }
 
 
 def random_backbone(config: QwenConfig, dtype) -> Qwen:
     """A backbone of random weights, made on the device without a float32 copy of the whole."""
     return jax.jit(lambda: cast(Qwen(config, nnx.Rngs(0)), dtype))()
+
+
+def random_model(backbone_config: QwenConfig, trm_config: TRMConfig, dtype) -> QwenTRM:
+    """A backbone of random weights and an untrained recursion, both in `dtype`; the same ones in every call."""
+    backbone = random_backbone(backbone_config, dtype)
+    return QwenTRM(backbone, cast(new_trm(backbone, trm_config), dtype))

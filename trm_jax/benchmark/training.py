@@ -1,4 +1,4 @@
-"""Training on batches of random tokens with real lengths, timed."""
+"""Times training, on batches of random tokens with the lengths of real rows."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
-from trm_jax.benchmark.measure import OURS, seconds, time_in_turns
+from trm_jax.benchmark.measure import OURS, describe_loops, matmul_rate, time_in_turns
+from trm_jax.benchmark.sizes import random_backbone
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
-from trm_jax.data.loader import NO_LABEL, Batch, Loader
-from trm_jax.hardware.devices import peak_memory
-from trm_jax.hardware.flops import count_flops
-from trm_jax.model.qwen import Qwen
-from trm_jax.model.qwen_trm import new_trm
-from trm_jax.training.optimizer import make_optimizer
-from trm_jax.training.step import make_train_batch, new_state
+from trm_jax.data import NO_LABEL, Batch, Loader
+from trm_jax.hardware import Programs, count_flops, describe_device, peak_memory
+from trm_jax.model import Qwen, new_trm
+from trm_jax.training import make_optimizer, make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
+
+# Makes other programs that do the same, by their names: each is a function of a batch that returns when it is done.
+MakePeers = Callable[[Qwen, TRMConfig, TrainConfig], Mapping[str, Callable[[Batch], None]]]
 
 
 def gsm8k_batches(config: QwenConfig, batch_size: int, count: int) -> list[Batch]:
@@ -31,42 +32,71 @@ def gsm8k_batches(config: QwenConfig, batch_size: int, count: int) -> list[Batch
 class Training:
     """What `train.py` does with a batch, as a call that returns when it is done."""
 
-    def __init__(self, backbone: Qwen, trm: TRMConfig, train: TrainConfig):
-        optimizer = make_optimizer(train, OPTIMIZER_STEPS)
+    def __init__(self, backbone: Qwen, trm_config: TRMConfig, train_config: TrainConfig):
+        optimizer = make_optimizer(train_config, OPTIMIZER_STEPS)
         self._backbone = backbone
-        self._state = new_state(new_trm(backbone, trm), optimizer)
-        self._train_batch = make_train_batch(optimizer, train.ema_decay, jnp.dtype(train.dtype))
-        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        self._state = new_state(new_trm(backbone, trm_config), optimizer)
+        self._train_batch = make_train_batch(optimizer, train_config.ema_decay, jnp.dtype(train_config.dtype))
+        self._programs = Programs(self._train_batch)
 
     def warm_up(self, batches: Sequence[Batch]) -> tuple[float, int]:
-        """Compiles for the shapes of the batches and runs each once. Returns the seconds of compiling and the programs."""
-        compiling = 0.0
-        for batch in batches:
-            if _shape(batch) not in self._programs:
-                compiling += seconds(self._compile, batch)
-                self(batch)
-        return compiling, len(self._programs)
+        """Runs a batch of each shape once. Returns the seconds that compiling took, and the number of programs."""
+        for batch in {(batch.tokens.shape, batch.labels.shape): batch for batch in batches}.values():
+            self(batch)
+        return self._programs.seconds, len(self._programs)
 
     def flops(self, batch: Batch) -> int:
+        """Floating-point operations of the matrix products of a batch."""
         return count_flops(self._train_batch, self._state, self._backbone, batch)
 
     def __call__(self, batch: Batch) -> None:
-        program = self._programs[_shape(batch)]
-        self._state, metrics = program(self._state, self._backbone, jax.device_put(batch))
+        self._state, metrics = self._programs(self._state, self._backbone, jax.device_put(batch))
         jax.block_until_ready((self._state, metrics))
 
-    def _compile(self, batch: Batch) -> None:
-        self._programs[_shape(batch)] = self._train_batch.lower(self._state, self._backbone, batch).compile()
 
+@dataclasses.dataclass(frozen=True)
+class TrainingBenchmark:
+    """A training whose speed is measured, on the first batches of an epoch over rows as long as GSM8K's.
 
-def _shape(batch: Batch) -> tuple[int, ...]:
-    return (*batch.tokens.shape, *batch.labels.shape)
+    Example: `TrainingBenchmark(SIZES["demo"], TRMConfig.residual(), TrainConfig(dtype="float32")).measure()`.
+    """
+
+    backbone_config: QwenConfig
+    trm_config: TRMConfig
+    train_config: TrainConfig
+    batches: int = 8
+    repeats: int = 3  # of which the median counts
+
+    def measure(self, make_peers: MakePeers | None = None) -> "TrainingSpeed":
+        """Compiles, and times this training and its peers, which are made after the memory of ours has been read."""
+        rate = matmul_rate(self.train_config.dtype)
+        backbone = random_backbone(self.backbone_config, self.train_config.dtype)
+        batches = gsm8k_batches(self.backbone_config, self.train_config.batch_size, self.batches)
+        training = Training(backbone, self.trm_config, self.train_config)
+        compile_seconds, programs = training.warm_up(batches)
+        memory = peak_memory()
+        peers = make_peers(backbone, self.trm_config, self.train_config) if make_peers else {}
+        for run in peers.values():
+            run(batches[0])
+        return TrainingSpeed(
+            benchmark=self,
+            rows=sum(int(np.prod(batch.tokens.shape[:2])) for batch in batches),
+            answer_tokens=sum(int(np.sum(batch.labels != NO_LABEL)) for batch in batches),
+            seconds=time_in_turns({OURS: training, **peers}, batches, self.repeats),
+            flops=sum(map(training.flops, batches)),
+            compile_seconds=compile_seconds,
+            programs=programs,
+            peak_memory=memory,
+            matmul_tflops=rate / 1e12,
+            device=describe_device(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSpeed:
-    """What was measured; ratios are of samples/s, ours over the other's."""
+    """The measured figures; ratios are of samples/s, ours over the other's."""
 
+    benchmark: TrainingBenchmark
     rows: int
     answer_tokens: int
     seconds: Mapping[str, float]  # for all rows, by program
@@ -74,13 +104,16 @@ class TrainingSpeed:
     compile_seconds: float
     programs: int
     peak_memory: int  # bytes
+    matmul_tflops: float  # TFLOP/s, what the device reaches in one large matrix product
+    device: str
 
     @property
     def tflops(self) -> float:
-        """What ours achieves, TFLOP/s."""
+        """The rate that ours reaches, TFLOP/s."""
         return self.flops / self.seconds[OURS] / 1e12
 
     def to_json(self) -> dict[str, Any]:
+        """All figures; those of each program below `seconds`."""
         runs = {
             name: {
                 "seconds": spent,
@@ -90,28 +123,24 @@ class TrainingSpeed:
             }
             for name, spent in self.seconds.items()
         }
-        return dataclasses.asdict(self) | {"seconds": runs, "tflops": self.tflops}
+        figures = dataclasses.asdict(self) | {"seconds": runs, "tflops": self.tflops}
+        return {name: figure for name, figure in figures.items() if name != "benchmark"}
 
-
-def measure_training(
-    training: Training,
-    batches: Sequence[Batch],
-    repeats: int,
-    make_peers: Callable[[], Mapping[str, Callable[[Batch], None]]],
-) -> TrainingSpeed:
-    """Times a training and its peers, which are made after the memory of ours has been read."""
-    compile_seconds, programs = training.warm_up(batches)
-    memory = peak_memory()
-    peers = make_peers()
-    for run in peers.values():
-        run(batches[0])
-    spent = time_in_turns({OURS: training, **peers}, batches, repeats)
-    return TrainingSpeed(
-        rows=sum(int(np.prod(batch.tokens.shape[:2])) for batch in batches),
-        answer_tokens=sum(int(np.sum(batch.labels != NO_LABEL)) for batch in batches),
-        seconds=spent,
-        flops=sum(map(training.flops, batches)),
-        compile_seconds=compile_seconds,
-        programs=programs,
-        peak_memory=memory,
-    )
+    def describe(self, name: str) -> str:
+        """The figures for a person, and a table of the programs; `name` says which model it is."""
+        benchmark, share = self.benchmark, self.tflops / self.matmul_tflops
+        lines = [
+            f"training {name}, {describe_loops(benchmark.trm_config)}, {benchmark.train_config.dtype}, on {self.device}",
+            f"rows          {self.rows} in batches of {benchmark.train_config.batch_size}, "
+            f"{self.answer_tokens:,} answer tokens",
+            f"compiling     {self.compile_seconds:.1f} s, {self.programs} programs",
+            f"peak memory   {self.peak_memory / 2**30:.2f} GiB",
+            f"matmuls       {self.tflops:.3g} TFLOP/s, {100 * share:.0f} % of the {self.matmul_tflops:.3g} measured here",
+            "",
+            f"{'':32}{'samples/s':>12}{'answer tokens/s':>18}{'trm_jax is':>14}",
+        ]
+        for program, run in self.to_json()["seconds"].items():
+            ratio = f"{run['ratio']:.2f} x as fast" if program != OURS else ""
+            rates = f"{run['samples_per_second']:12.3g}{run['answer_tokens_per_second']:18,.0f}"
+            lines.append(f"{program:32}{rates}{ratio:>16}")
+        return "\n".join(lines)

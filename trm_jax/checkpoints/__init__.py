@@ -1,1 +1,15 @@
 """Our folders on disk: models and training runs, checked before they are used."""
+
+from trm_jax.checkpoints.folders import (
+    CheckpointError,
+    ModelFolder,
+    RunConfig,
+    RunFolder,
+    open_folder,
+    read_config,
+    replacing,
+    write_config,
+)
+from trm_jax.checkpoints.integrity import all_finite
+from trm_jax.checkpoints.models import SavedModel, load_backbone, load_model, load_tokenizer, save_model
+from trm_jax.checkpoints.training import HELD_OUT_LOSS, Checkpoints, newest_sound

@@ -14,7 +14,7 @@ from trm_jax.errors import UserError
 from trm_jax.files import read_object, write_whole
 
 SEAL = "seal.json"
-CHUNK = 2**22  # bytes, or numbers, looked at together
+CHUNK = 2**22  # bytes of a file, or numbers of an array, that are read at a time
 
 
 class DamageError(UserError):
@@ -22,14 +22,14 @@ class DamageError(UserError):
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Writes down the size and the CRC-32 of every file in the folder."""
+    """Writes the size and the CRC-32 of every file in the folder into its seal, `seal.json`."""
     write_whole(folder / SEAL, json.dumps(_sums(_files(folder)), indent=1) + "\n")
 
 
 def require_sealed(folder: pathlib.Path) -> None:
     """Raises DamageError, naming the first faults, unless every file is as it was sealed.
 
-    Only files that are there are opened, never one that the seal alone names.
+    Only files that lie in the folder are opened, never a path that only the seal names.
     """
     if not (folder / SEAL).is_file():
         raise DamageError(f"{folder} is not whole: it has no {SEAL}")
@@ -45,21 +45,21 @@ def require_sealed(folder: pathlib.Path) -> None:
 
 
 class Fingerprint:
-    """Tells whether weights are the same, by their names and values, whatever type they are stored in."""
+    """A SHA-256 digest of the names and values of weights; it does not depend on the type in which they are stored."""
 
     def __init__(self):
         self._digest = hashlib.sha256()
 
     @classmethod
     def of(cls, weights: Iterable[tuple[str, Any]]) -> str:
-        """Of weights that are all at hand."""
+        """The digest of all these weights, in hexadecimal."""
         found = cls()
         for _ in found.of_passing(weights):
             pass
         return str(found)
 
     def of_passing(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Hands the weights on, one after the other, and takes note of each."""
+        """Yields the same weights, one after the other, and adds each to the digest."""
         for name, weight in weights:
             self._digest.update(f"{name} {weight.shape} ".encode())
             for part in _parts(weight):
@@ -71,11 +71,12 @@ class Fingerprint:
 
 
 def all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite, checked piece by piece. Example: `all_finite(np.array([np.nan]))` is False."""
     return all(np.isfinite(part).all() for part in _parts(array))
 
 
 def _parts(array: Any) -> Iterator[np.ndarray]:
-    """An array piece by piece: what is made of all of it at once would take as much memory again."""
+    """An array piece by piece, because computing with all of it at once would take as much memory again."""
     numbers = np.asarray(array).reshape(-1)
     return (numbers[start : start + CHUNK] for start in range(0, numbers.size, CHUNK))
 

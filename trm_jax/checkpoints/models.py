@@ -1,24 +1,33 @@
-"""Models on disk, through Orbax; where they lie is said in `folders`."""
+"""Saves and loads models through Orbax; `folders` describes how they lie on disk."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from trm_jax.checkpoints.folders import CheckpointError, model_folder, read_config, training_folder, write_config
+from trm_jax.checkpoints.folders import CheckpointError, ModelFolder, RunFolder, open_folder, write_config
 from trm_jax.checkpoints.integrity import DamageError, Fingerprint, require_sealed, seal
 from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_sound, require_same_weights
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.data.tokenizer import read_tokenizer
 from trm_jax.errors import listing
-from trm_jax.model.qwen import Qwen, abstract_qwen
-from trm_jax.model.qwen_trm import QwenTRM, abstract_trm, new_trm
-from trm_jax.model.trm import TRM
-from trm_jax.model.weights import cast, check_weights, first_bad_weight, named_weights, with_weights
+from trm_jax.model import (
+    TRM,
+    Qwen,
+    QwenTRM,
+    abstract_qwen,
+    abstract_trm,
+    cast,
+    check_weights,
+    first_bad_weight,
+    named_weights,
+    new_trm,
+    with_weights,
+)
 
 
 def save_model(
@@ -28,9 +37,11 @@ def save_model(
     trm: TRM | None = None,
     ema: TRM | None = None,
 ) -> None:
-    """Writes config and weights of a model folder; weights may come one at a time, and only one is held.
+    """Writes config and weights of a model folder; only one of the `backbone_weights` is held in memory at a time.
 
     `ema` is the moving average of `trm`; without one, `trm` stands for both.
+
+    Example: `save_model(folder, backbone.config, named_weights(backbone).items())`.
     """
     fingerprint = Fingerprint()
     _save_weights(folder / "backbone", fingerprint.of_passing(backbone_weights))
@@ -42,88 +53,111 @@ def save_model(
     write_config(folder, values)
 
 
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """What `--checkpoint` names: a model folder, or one checkpoint of a training folder.
+
+    Example: `SavedModel.open("runs/train").load("bfloat16")`.
+    """
+
+    folder: ModelFolder | RunFolder
+    checkpoint: pathlib.Path | None  # None for a model folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Self:
+        """Opens a model folder, the newest whole checkpoint of a training folder, or the folder of one checkpoint.
+
+        Raises CheckpointError.
+        """
+        path = pathlib.Path(path)
+        place = _folder_of(path)
+        folder = open_folder(place)
+        if place != path:
+            if not path.is_dir():
+                numbers = listing(checkpoint_numbers(path.parent)) or "none"
+                raise CheckpointError(f"there is no checkpoint {path}; there are {numbers}")
+            if fault := fault_of(path):
+                raise CheckpointError(fault)
+            return cls(folder, path)
+        if isinstance(folder, ModelFolder):
+            return cls(folder, None)
+        newest, _ = newest_sound(path / "checkpoints")
+        if newest is None:
+            raise CheckpointError(f"{path} has no checkpoint yet")
+        return cls(folder, path / "checkpoints" / str(newest))
+
+    @property
+    def label(self) -> str:
+        """Which weights these are: a checkpoint's number, or for a model folder `untrained` or `imported`."""
+        if self.checkpoint is not None:
+            return self.checkpoint.name
+        return "untrained" if self.folder.model.trm_config is None else "imported"
+
+    @property
+    def tokenizer(self):
+        """The tokenizer of the model folder."""
+        return self.folder.model.tokenizer
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The data sets that it was trained on; none for a model folder."""
+        return self.folder.config.data.sources if isinstance(self.folder, RunFolder) else ()
+
+    def load(self, dtype=None, use_ema: bool = True) -> QwenTRM:
+        """The model; arguments and errors are those of `load_model`."""
+        backbone, part = load_backbone(self.folder.model, dtype), "ema" if use_ema else "trm"
+        if isinstance(self.folder, RunFolder):
+            trm = _load_trained(self.checkpoint, backbone, self.folder.config.trm, part)
+        else:
+            trm = _load_imported(self.folder, backbone, part)
+        if bad := first_bad_weight(trm):
+            raise CheckpointError(f"{self.checkpoint or self.folder.path} holds numbers that are not finite in {bad}")
+        return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
+
+    def fingerprint(self, model: QwenTRM | None = None) -> str:
+        """The fingerprint of the backbone, and with a `model` that was loaded from here also of its recursion."""
+        own = self.folder.model.backbone_fingerprint
+        return own if model is None else f"{own} {Fingerprint.of(named_weights(model.trm).items())}"
+
+
 def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> QwenTRM:
     """A model from a folder of convert_qwen.py (its recursion untrained, unless one was imported) or of train.py.
 
     Args:
-        path: the folder; of a training folder the newest checkpoint is taken, or the one whose own folder is given.
-        dtype: of all weights and so of the computation; None keeps that of the stored backbone.
+        path: the model folder, a training folder (of which the newest checkpoint is loaded) or the folder of one checkpoint.
+        dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
         use_ema: take the moving average of the recursion's weights instead of the raw ones.
 
     Raises CheckpointError or WeightsError.
+
+    Example: `model = trm_jax.load_model("runs/gsm8k", dtype="bfloat16")`.
     """
-    return load_resolved(resolve(path), dtype, use_ema)
+    return SavedModel.open(path).load(dtype, use_ema)
 
 
-def load_resolved(path: pathlib.Path, dtype=None, use_ema: bool = True) -> QwenTRM:
-    """`load_model` of a path that `resolve` gave, which has looked at its files already."""
-    folder = training_folder(path)
-    values = read_config(folder)
-    if values["kind"] == "model":
-        backbone = load_backbone(folder, dtype)
-        trm = _load_imported(folder, backbone, values["trm"], "ema" if use_ema else "trm")
-    else:
-        backbone = load_backbone(model_folder(folder), dtype)
-        config = TRMConfig.from_json(values["trm"])
-        trm = _load_trained(path, backbone, config, "ema" if use_ema else "trm")
-    if bad := first_bad_weight(trm):
-        raise CheckpointError(f"{path} holds numbers that are not finite in {bad}")
-    return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
+def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
+    """The backbone of a model folder, in `dtype`, or as it is stored. Raises CheckpointError or WeightsError.
 
-
-def load_backbone(folder: pathlib.Path, dtype=None) -> Qwen:
-    """The backbone of a model folder."""
-    abstract = abstract_qwen(read_backbone_config(folder))
-    backbone = _load_weights(folder / "backbone", abstract, dtype)
+    Example: `load_backbone(open_folder("runs/model").model, "bfloat16")`.
+    """
+    backbone = _load_weights(folder.path / "backbone", abstract_qwen(folder.backbone_config), dtype)
     if bad := first_bad_weight(backbone):
-        raise CheckpointError(f"the backbone in {folder} holds numbers that are not finite in {bad}")
+        raise CheckpointError(f"the backbone in {folder.path} holds numbers that are not finite in {bad}")
     return backbone
 
 
-def read_backbone_config(folder: pathlib.Path) -> QwenConfig:
-    """Of a model folder."""
-    return QwenConfig.from_json(read_config(folder)["backbone"])
-
-
 def load_tokenizer(path: str | os.PathLike):
-    """The tokenizer that belongs to a model or training folder."""
-    return read_tokenizer(model_folder(training_folder(path)) / "tokenizer")
+    """The tokenizer that belongs to a model folder, a training folder, or one checkpoint of it.
 
-
-def resolve(path: str | os.PathLike) -> pathlib.Path:
-    """What `path` names: a model folder, a checkpoint, or the newest sound checkpoint of a training folder.
-
-    Raises CheckpointError.
+    Example: `trm_jax.load_tokenizer("runs/gsm8k").decode(tokens)`.
     """
-    path = pathlib.Path(path)
-    if training_folder(path) == path and read_config(path)["kind"] == "model":
-        return path
-    if training_folder(path) != path:
-        if not path.is_dir():
-            raise CheckpointError(
-                f"there is no checkpoint {path}; there are {listing(checkpoint_numbers(path.parent)) or 'none'}"
-            )
-        if fault := fault_of(path):
-            raise CheckpointError(fault)
-        return path
-    newest, _ = newest_sound(path / "checkpoints")
-    if newest is None:
-        raise CheckpointError(f"{path} has no checkpoint yet")
-    return path / "checkpoints" / str(newest)
+    return open_folder(_folder_of(pathlib.Path(path))).model.tokenizer
 
 
-def describe(path: pathlib.Path) -> str:
-    """Which weights a resolved path names: a checkpoint's number, or `untrained` or `imported` of a model folder."""
-    values = read_config(training_folder(path))
-    if values["kind"] == "training":
-        return path.name
-    return "untrained" if values["trm"] is None else "imported"
-
-
-def fingerprint(path: pathlib.Path, model: QwenTRM | None = None) -> str:
-    """Of what a resolved path is evaluated as: its backbone alone, or with the recursion that was loaded from it."""
-    backbone = read_config(model_folder(training_folder(path)))["fingerprint"]
-    return backbone if model is None else f"{backbone} {Fingerprint.of(named_weights(model.trm).items())}"
+def _folder_of(path: pathlib.Path) -> pathlib.Path:
+    """The folder with the config.json: `path` itself, or two above it if it is one checkpoint of a training folder."""
+    run = path.parents[1] if path.parent.name == "checkpoints" else path
+    return run if (run / "config.json").is_file() else path
 
 
 def _save_weights(folder: pathlib.Path, weights: Iterable[tuple[str, Any]]) -> None:
@@ -159,10 +193,10 @@ def _load_weights(folder: pathlib.Path, abstract: Any, dtype=None) -> Any:
     return with_weights(abstract, {name: load(name, expected) for name, expected in named_weights(abstract).items()})
 
 
-def _load_imported(folder: pathlib.Path, backbone: Qwen, config: dict | None, part: str) -> TRM:
-    if config is None:
+def _load_imported(folder: ModelFolder, backbone: Qwen, part: str) -> TRM:
+    if folder.trm_config is None:
         return new_trm(backbone, TRMConfig.residual())
-    return _load_weights(folder / part, abstract_trm(backbone, TRMConfig.from_json(config)), jnp.float32)
+    return _load_weights(folder.path / part, abstract_trm(backbone, folder.trm_config), jnp.float32)
 
 
 def _load_trained(folder: pathlib.Path, backbone: Qwen, config: TRMConfig, part: str) -> TRM:
@@ -177,5 +211,5 @@ def _load_trained(folder: pathlib.Path, backbone: Qwen, config: TRMConfig, part:
 
 
 def _on_device(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-    """What Orbax is to load: onto the first device."""
+    """Tells Orbax to load an array of this shape and type onto the first device."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))

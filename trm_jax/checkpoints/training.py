@@ -1,4 +1,4 @@
-"""The training states of a run, as checkpoints in its folder: written beside the training, sealed, and checked when read."""
+"""The training states of a run, as checkpoints in its folder: written while training goes on, sealed, checked when read."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ from orbax.checkpoint import v1 as ocp
 from trm_jax.checkpoints.folders import CheckpointError
 from trm_jax.checkpoints.integrity import SEAL, DamageError, require_sealed, seal
 from trm_jax.errors import listing
-from trm_jax.model.weights import named_weights, with_weights
+from trm_jax.model import named_weights, with_weights
 
-HELD_OUT_LOSS = "held_out_loss"  # after each supervision step, nats a token, by the EMA weights; rated by the last
+HELD_OUT_LOSS = "held_out_loss"  # of the EMA weights after each supervision step, nats a token; the last one rates
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ class Checkpoints:
     """The training states of a folder, numbered by the batches consumed.
 
     The newest `keep` stay, and the one with the lowest held-out loss. A state is copied to main memory, then written while
-    training goes on; it counts only once it is whole. Damaged ones above the newest whole one are set aside under another
-    name. Raises CheckpointError if there is no whole one among them.
+    training goes on; it counts only once it is whole. Damaged ones that are newer than the newest whole one are renamed.
+    Raises CheckpointError if there are checkpoints and none is whole.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
@@ -65,7 +65,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The one with the lowest held-out loss."""
+        """The number of the checkpoint with the lowest held-out loss."""
         rated = {c.step: c.metrics[HELD_OUT_LOSS][-1] for c in self._checkpointer.checkpoints if c.metrics}
         return min(rated, key=rated.get) if rated else None
 
@@ -73,9 +73,9 @@ class Checkpoints:
         return self._folder / "checkpoints" / str(batches)
 
     def save(self, batches: int, state: Any, metrics: Mapping[str, list[float]] | None = None) -> None:
-        """Starts to write a state; waits first for the one before. The state may be donated at once.
+        """Starts to write a state, once the one before is written. The caller may donate the state at once.
 
-        `metrics` may hold its HELD_OUT_LOSS.
+        `metrics` may hold the state's HELD_OUT_LOSS. Raises CheckpointError if this state or the last cannot be written.
         """
         self.wait()
         if self.latest == batches:
@@ -87,7 +87,7 @@ class Checkpoints:
         self._saving = batches, self._thread.submit(self._finish, written, self.path(batches))
 
     def wait(self) -> None:
-        """Until what was saved is on the disk. Raises CheckpointError if it could not be written."""
+        """Waits until what was saved is on the disk. Raises CheckpointError if it could not be written."""
         if self._saving is None:
             return
         (batches, saving), self._saving = self._saving, None
@@ -116,9 +116,11 @@ class Checkpoints:
 
 
 def newest_sound(folder: pathlib.Path) -> tuple[int | None, list[int]]:
-    """The number of the newest checkpoint that is whole, and of the damaged ones above it, which are named in a warning.
+    """The number of the newest checkpoint that is whole, and of the damaged newer ones, each of which is logged.
 
     Raises CheckpointError if there are checkpoints and all of them are damaged.
+
+    Example: `newest_sound(folder / "checkpoints")` is `(600, [])`.
     """
     damaged = []
     for number in sorted(checkpoint_numbers(folder), reverse=True):
@@ -152,7 +154,7 @@ def fault_of(checkpoint: pathlib.Path) -> str | None:
 
 
 def require_same_weights(checkpoint: pathlib.Path, wanted: Mapping[str, Any], subset: bool = False) -> None:
-    """Raises CheckpointError unless a checkpoint holds just these (or these among others); Orbax would cast silently."""
+    """Raises CheckpointError unless a checkpoint has these weights, and with `subset` False no others: Orbax would cast."""
     found = ocp.metadata(checkpoint.absolute()).metadata
     faults = [f"{name} is missing" for name in wanted if name not in found]
     faults += [] if subset else [f"{name} is not part of this run" for name in found if name not in wanted]

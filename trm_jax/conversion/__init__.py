@@ -1,1 +1,4 @@
-"""Other people's models, in and out."""
+"""Conversion of other people's models to ours, and back."""
+
+from trm_jax.conversion.convert import convert, describe_conversion
+from trm_jax.conversion.hugging_face import find_model, write_hugging_face

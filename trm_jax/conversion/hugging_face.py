@@ -1,7 +1,6 @@
 """Hugging Face safetensors to the backbone and back, through one key table."""
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import re
@@ -14,14 +13,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from trm_jax.checkpoints.integrity import all_finite
+from trm_jax.checkpoints import all_finite
 from trm_jax.config import ConfigError, QwenConfig
-from trm_jax.data.hub import HubError, require_hub
-from trm_jax.data.tokenizer import check_tokenizer, read_tokenizer
+from trm_jax.conversion.hugging_face_config import to_hugging_face
+from trm_jax.data import HubError, require_hub
 from trm_jax.errors import listing
 from trm_jax.files import read_object
-from trm_jax.model.qwen import Qwen, abstract_qwen
-from trm_jax.model.weights import WeightsError, check_weights, named_weights
+from trm_jax.model import Qwen, WeightsError, abstract_qwen, check_weights, named_weights
 
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 TOP_KEYS = {"embedding": EMBEDDING, "norm.scale": "model.norm.weight", "lm_head": LM_HEAD}
@@ -54,7 +52,10 @@ TOKENIZER_FILES = (
 
 
 def find_model(name: str) -> pathlib.Path:
-    """The folder of a model: `name` itself, or what it names on the Hugging Face hub, downloaded."""
+    """The folder of a model: `name` itself, or the model with this hub id, downloaded. Raises ConfigError or HubError.
+
+    Example: `find_model("Qwen/Qwen2.5-Math-1.5B-Instruct")`.
+    """
     if pathlib.Path(name).is_dir():
         return pathlib.Path(name)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -70,7 +71,7 @@ def find_model(name: str) -> pathlib.Path:
 
 
 def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
-    """For each weight of the backbone the tensors it is made of: one, or one a layer."""
+    """For each weight of the backbone, the Hugging Face tensors that it is made of: one, or one for each layer."""
     table = {name: [key] for name, key in TOP_KEYS.items() if not (config.tied_head and key == LM_HEAD)}
     for name, key in LAYER_KEYS.items():
         table[name] = [f"model.layers.{layer}.{key}" for layer in range(config.num_layers)]
@@ -80,8 +81,8 @@ def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
 def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[tuple[str, np.ndarray]]:
     """The weights of a Hugging Face folder, one after the other, by the backbone's names and in `dtype`.
 
-    Tensors are read one at a time straight into their place. Raises WeightsError before the first is read, all faults in
-    one message, unless every tensor is used once and every weight is filled.
+    Tensors are read one at a time, straight into their place. Unless every tensor is used once and every weight is filled,
+    raises WeightsError with all faults in one message, before the first tensor is read.
     """
     weights = named_weights(abstract_qwen(config))
     table = hugging_face_keys(config)
@@ -104,7 +105,10 @@ def read_backbone(folder: pathlib.Path, config: QwenConfig, dtype) -> Iterator[t
 
 
 def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: pathlib.Path | None = None) -> None:
-    """Writes a backbone as a folder that transformers and `read_backbone` load; the tokenizer's files are copied."""
+    """Writes a backbone as a folder that transformers and `read_backbone` load; the tokenizer's files are copied.
+
+    Example: `write_hugging_face(folder, model.backbone, tokenizer_folder)`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     weights = named_weights(backbone)
@@ -116,15 +120,10 @@ def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: p
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(backbone.embedding.dtype)
     (folder / "config.json").write_text(
-        json.dumps(backbone.config.to_hugging_face() | {"dtype": dtype}, indent=2) + "\n"
+        json.dumps(to_hugging_face(backbone.config) | {"dtype": dtype}, indent=2) + "\n"
     )
     if tokenizer_folder is not None:
         copy_tokenizer(tokenizer_folder, folder)
-
-
-def require_tokenizer(folder: pathlib.Path, config: QwenConfig) -> None:
-    """Raises TokenizerError unless the folder has a ChatML tokenizer whose tokens the model knows."""
-    check_tokenizer(read_tokenizer(folder), config.vocab_size, folder)
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -133,21 +132,6 @@ def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-
-
-def read_config(folder: pathlib.Path) -> QwenConfig:
-    """The config of a Hugging Face folder; its generation config may add end tokens. Raises ConfigError."""
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} is not a Hugging Face model folder: it has no config.json")
-    try:
-        config = QwenConfig.from_hugging_face(read_object(folder / "config.json", ConfigError))
-        if (folder / "generation_config.json").is_file():
-            found = read_object(folder / "generation_config.json", ConfigError).get("eos_token_id")
-            more = found if isinstance(found, list) else [] if found is None else [found]
-            config = dataclasses.replace(config, end_tokens=(*config.end_tokens, *more))
-    except ConfigError as error:
-        raise ConfigError(f"{folder} cannot be converted: {error}") from None
-    return config
 
 
 def _find_tensors(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], dict[str, tuple[int, ...]]]:
@@ -194,14 +178,14 @@ def _tensors(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], di
 
 @contextlib.contextmanager
 def _tensor(path: pathlib.Path, key: str) -> Iterator[np.ndarray]:
-    """One tensor; the file is opened for it alone, so that its pages leave memory when it does."""
+    """One tensor. The file is opened for it alone, so that its pages leave the memory when the file is closed."""
     with _opened(path) as file:
         yield file.get_tensor(key)
 
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[safetensors.safe_open]:
-    """A safetensors file; the library has compared its header with its size. Raises WeightsError."""
+    """Opens a safetensors file; the library compares its header with its size. Raises WeightsError."""
     try:
         file = safetensors.safe_open(path, "np")
     except (safetensors.SafetensorError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Reads the checkpoint of the original MathLLM program, `trm_model.pt`. The one room that needs torch."""
+"""Reads the checkpoint of the original MathLLM program, `trm_model.pt`. The only module that needs torch."""
 
 import functools
 import pathlib
@@ -11,8 +11,7 @@ from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.errors import listing
-from trm_jax.model.trm import TRM
-from trm_jax.model.weights import WeightsError, check_weights, named_weights, with_weights
+from trm_jax.model import TRM, WeightsError, check_weights, named_weights, with_weights
 
 # Component and name in the original's state dicts, for each weight of ours. Kernels are stored transposed.
 KEYS = {
@@ -37,8 +36,8 @@ def read_trm_checkpoint(path: pathlib.Path, backbone: QwenConfig) -> tuple[TRM, 
     """The recursion in a `trm_model.pt` of the original, and its moving average if the file has one; float32.
 
     The file is unpickled by torch's weights-only loader; beside tensors it may hold the one config class of the original,
-    of which the loop counts are taken. Raises WeightsError, naming all kinds of faults, if names or shapes differ from what
-    the contract gives this backbone.
+    from which the loop counts are taken. Raises WeightsError, listing all kinds of faults, unless names and shapes are
+    those of the preset `mathllm` on this backbone.
     """
     content = _load(path)
     raw = {f"{part}.{name}": tensor for part in COMPONENTS for name, tensor in _mapping(content, part, path).items()}
@@ -62,12 +61,12 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
         import torch
     except ImportError:
         raise WeightsError("--trm-checkpoint reads a file of torch.save and needs torch: pip install torch") from None
-    # A stand-in under the name that the pickle asks for; the loader refuses every other class.
+    # An empty class under the name of the original's config class; the loader refuses every other class.
     stand_in = type("TRMConfig", (), {"__module__": "src.config"})
     try:
         with torch.serialization.safe_globals([stand_in]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of whatever kind: this is a file that other people made
+    except Exception as error:  # of any type: this is a file that other people made
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"{path} cannot be read, or was refused as unsafe: {reason}") from None
     if not isinstance(content, dict) or not set(COMPONENTS) <= content.keys():
@@ -76,7 +75,7 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_archive(path: pathlib.Path) -> None:
-    """Raises WeightsError unless the file is an archive as torch.save makes it, in which nothing is packed."""
+    """Raises WeightsError unless the file is an archive as torch.save makes it, in which nothing is compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

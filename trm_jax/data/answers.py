@@ -1,7 +1,7 @@
-"""The final answer of a worked solution, and when two answers are the same. Knows no model.
+"""Finds the final answer of a worked solution, and tells whether two answers are the same.
 
-An answer is read as tokens: numbers, words and symbols. What stands around its one number must be known to leave that
-number as it is; at any doubt the answer is no number, for a wrong one would be graded as right.
+An answer is split into tokens: numbers, words and symbols. It counts as a number only if what stands around its one number
+is known not to change it. In doubt it is not a number, because a wrong answer could otherwise be graded as right.
 """
 
 import re
@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-LONGEST = 200  # characters of a number and what stands around it
+LONGEST = 200  # characters of an answer; a longer one is not read as a number
 
 TOKEN = re.compile(
     r"(?P<name>[^\W\d_]+[0-9]\w*|[0-9]+(?:st|nd|rd|th)\b)"  # x7 and 7th are no numbers
@@ -22,7 +22,7 @@ TOKEN = re.compile(
 DECIMAL = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?")  # commas group by three
 
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words that make another number of the one they stand at: further numbers, whole or parts, and operations.
+# Words that change the value of the number beside them: other numbers, fractions, and operations.
 NUMBER_WORDS = frozenset(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety lakh crore mil mille millón millones"
@@ -32,12 +32,12 @@ OPERATION_WORDS = frozenset(
     "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod log ln"
     " sin cos tan pi below than or not".split()
 )
-PART_WORDS = frozenset("quarter quarters square cube".split())  # so do these before "of": 5 quarters may be coins
+PART_WORDS = frozenset("quarter quarters square cube".split())  # these only before "of": 5 quarters may be coins
 JOINING_WORDS = frozenset("and a an point over by of".split())  # 5 and a half, 5 point five, 5 over two
 
 UNIT_LETTERS = frozenset("mglLshda")  # any other letter is a variable
 GLUED_UNITS = frozenset("g l L mm cm km mg kg ml mL ft in lb lbs oz hr hrs min sec day mph kph am pm".split())
-LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏ]+")  # Greek letters are variables; number words of others are not known here
+LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏ]+")  # Greek letters are variables; for other scripts no number words are listed
 CHINESE = re.compile(r"[\u3400-\u9fff]+")
 
 PUNCTUATION = frozenset(".,;:!?()[]{}'\"“”‘’…`_#")  # every other symbol is an operation
@@ -47,14 +47,14 @@ IN_CALCULATION = frozenset(r"+ - * / × ÷ · ^ ^2 ^3 ! ( ) [ ] { } \times \cdot
 
 
 class FinalAnswer(NamedTuple):
-    """What a solution ends in, and how it says so."""
+    """The final answer of a solution, and the form in which it is stated."""
 
     text: str
     form: Literal["boxed", "marked", "number"]
 
 
 class Token(NamedTuple):
-    """A name, number, word or symbol; a word also as the tables have it; and whether white space stood before it."""
+    """A name, number, word or symbol; `word` is the text of a word in lower case, `spaced` if white space precedes it."""
 
     kind: str
     text: str
@@ -63,9 +63,11 @@ class Token(NamedTuple):
 
 
 def find_answer(solution: str) -> FinalAnswer | None:
-    """The contents of the last whole `\\boxed{…}` with any, else what follows the last `####`, else the last number.
+    """The contents of the last closed, non-empty `\\boxed{…}`, else what follows the last `####`, else the last number.
 
-    None if there is nothing of that, or if the last number is not read whole: an earlier one would not be the answer.
+    None if there is none of these, or if the last number cannot be parsed: an earlier number would not be the answer.
+
+    Example: `find_answer("so it is #### 7")` is `FinalAnswer("7", "marked")`.
     """
     for start, end in sorted(_boxes(solution), reverse=True):
         if _plain(solution[start:end]):
@@ -80,13 +82,19 @@ def find_answer(solution: str) -> FinalAnswer | None:
 
 
 def reference_answer(solution: str) -> str | None:
-    """The answer that a data set's solution states, in a box or behind `####`; a loose number is none."""
+    """The answer that a data set's solution states in a box or behind `####`; None if it only ends in a number.
+
+    Example: `reference_answer("1+1 = 2\\n#### 2")` is `"2"`.
+    """
     found = find_answer(solution)
     return found.text if found and found.form != "number" else None
 
 
 def same_answer(found: str | None, expected: str | None) -> bool:
-    """Whether two answers are the same number, or, where neither is a number, the same text."""
+    """Whether two answers are the same number, or, where neither is a number, the same text.
+
+    Example: `same_answer("1/2", "0.5")` is True.
+    """
     if found is None or expected is None:
         return False
     numbers = parse_number(found), parse_number(expected)
@@ -96,7 +104,10 @@ def same_answer(found: str | None, expected: str | None) -> bool:
 
 
 def majority(answers: Sequence[str | None]) -> int:
-    """The index of the first of those answers that most of the others are the same as; no answer has no vote."""
+    """The index of the answer that equals the most others, the first one in a tie; None, no answer, gets no votes.
+
+    Example: `majority(["5", "7", "7.0"])` is 1.
+    """
     votes = [sum(same_answer(answer, other) for other in answers) for answer in answers]
     return votes.index(max(votes))
 
@@ -105,7 +116,7 @@ def parse_number(text: str) -> Fraction | None:
     """The one number in an answer, whatever currency, unit, grouping or LaTeX stands around it; None if it is not one.
 
     `$1,234.50` is 2469/2, `18\\text{ eggs}` is 18, `\\frac{1}{2}` and `1/2` are 1/2, `2 million` is 2,000,000.
-    `3 + 4 = 7` is 7; `5x`, `10^3`, `5²`, `5\\pi`, `5!`, `2x = 10`, `1,23`, `3 or 4` and `5 and a half` are none.
+    `3 + 4 = 7` is 7; `5x`, `10^3`, `5²`, `5\\pi`, `5!`, `2x = 10`, `1,23`, `3 or 4` and `5 and a half` give None.
     """
     text = _plain(text)
     if len(text) > LONGEST:
@@ -116,7 +127,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def _quantity(tokens: list[Token]) -> Fraction | None:
-    """The number in words, a number, its scale and its unit, in this order; None if it is anything else."""
+    """The value of tokens that are words, a number, its scale and its unit, in this order; None for anything else."""
     start = next((at for at, token in enumerate(tokens) if token.kind == "number"), len(tokens))
     value, behind = _value(tokens[start:])
     if value is None or not _leads_to(tokens[:start], tokens[start]):
@@ -150,24 +161,24 @@ def _decimal(number: Token) -> Fraction | None:
 
 
 def _leads_to(words: list[Token], number: Token) -> bool:
-    """Whether these are words apart from the number, the last of them no variable: `x 5` is a product."""
+    """Whether these words only introduce the number; the last one must not be a variable, because `x 5` is a product."""
     if not all(token.word or token.text in BEFORE_NUMBER for token in words):
         return False
     return not words or (not _is_variable(words[-1]) and (number.spaced or words[-1].text in ":'\"“‘"))
 
 
 def _is_variable(token: Token) -> bool:
-    """Whether it is a letter that is no English word, or a name like x7."""
+    """Whether the token is a letter other than the words "a" and "I", or a name like x7."""
     return (len(token.word) == 1 and token.text not in "aAI") or (token.kind == "name" and token.text[0].isalpha())
 
 
 def _changes(word: str) -> bool:
-    """Whether a number at this word is not the number itself."""
+    """Whether this word changes the value of a number beside it."""
     return word in OPERATION_WORDS or word.removesuffix("s") in NUMBER_WORDS or "illion" in word
 
 
 def _is_changed(before: list[Token], behind: list[Token]) -> bool:
-    """Whether one of the words around a number makes another number of it."""
+    """Whether one of the words around a number changes its value."""
     words = [*(token.word for token in before if token.word), "#", *(token.word for token in behind if token.word), ""]
     return any(
         (word in PART_WORDS and after == "of")
@@ -177,8 +188,8 @@ def _is_changed(before: list[Token], behind: list[Token]) -> bool:
 
 
 def _is_unit(tokens: list[Token]) -> bool:
-    """Whether what follows the first token, a number or its scale, are units or other words."""
-    glued = True  # to the number: letters may be variables
+    """Whether only units and other words follow the first token, which is a number or its scale."""
+    glued = True  # nothing separates the token from the number: letters may be variables
     for before, token in pairwise(tokens):
         glued = glued and not token.spaced and not before.word
         if token.word:
@@ -195,14 +206,14 @@ def _is_unit(tokens: list[Token]) -> bool:
 
 
 def _is_unit_word(word: str, glued: bool) -> bool:
-    """Whether a word behind a number, or glued to it as in 5cm, is no product of variables."""
+    """Whether a word behind a number, or glued to it as in 5cm, is a word and not a product of variables."""
     if LATIN.fullmatch(word):
         return len(word) >= (4 if glued else 2) or word in (GLUED_UNITS if glued else UNIT_LETTERS)
     return CHINESE.fullmatch(word) is not None
 
 
 def _is_step(tokens: list[Token]) -> bool:
-    """Whether a side before an equals sign is a name, or a calculation: with unknowns, it would be an equation."""
+    """Whether a side before an equals sign is a name or a calculation; with unknowns in it, it would be an equation."""
     start = max((at + 1 for at, token in enumerate(tokens) if token.word or token.text == ":"), default=0)
     words, calculation = tokens[:start], tokens[start:]
     if _is_changed(words, []):
@@ -217,7 +228,7 @@ def _is_step(tokens: list[Token]) -> bool:
 
 
 def _last_number(line: str) -> str | None:
-    """The expression around the last number of a line of running text, which may be none; None without a number."""
+    """The expression around the last number of a line; empty if it may be negative or not, None if there is no number."""
     line = re.sub(r" — (?=[^\W\d])", "; ", line)  # a dash before a word is no minus
     tokens = _tokens(re.sub(r"^[-*+•] ", "", _plain(line)))  # nor is a list's bullet
     start = next((at for at in reversed(range(len(tokens))) if tokens[at].kind == "number"), None)
@@ -236,7 +247,7 @@ def _last_number(line: str) -> str | None:
 
 
 def _is_joined(left: Token, right: Token) -> bool:
-    """Whether two neighbours in running text are of one expression."""
+    """Whether two neighbours in running text belong to one expression."""
     if "=" in (left.text, right.text):
         return False
     if not right.spaced or _is_operation(left) or _is_operation(right):
@@ -251,7 +262,7 @@ def _is_joined(left: Token, right: Token) -> bool:
 
 
 def _is_operation(token: Token) -> bool:
-    """Whether a symbol is no punctuation; a colon between spaces is a ratio."""
+    """Whether the token is a symbol other than punctuation; a colon behind a space counts, because it is a ratio."""
     return token.kind == "symbol" and (token.text not in PUNCTUATION or (token.text == ":" and token.spaced))
 
 
@@ -281,11 +292,11 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _plain(text: str) -> str:
-    """Without LaTeX dress, currency signs, percent signs, degrees and needless white space; fractions as 1/2."""
+    """The text without LaTeX commands, currency and percent signs, degrees and needless white space; fractions as 1/2."""
     text = "".join("-" if unicodedata.category(one) == "Pd" or one == "−" else one for one in " ".join(text.split()))
     text = re.sub(r"<<[^<>]*>>|\\!", "", text.replace("{,}", ","))  # GSM8K's calculator notes, negative space
-    text = re.sub(r"([!<>])=", r"\1≠", text)  # no equation
-    text = re.sub(r"!(?=\$|\\[)\]])", "^!", text)  # a factorial: an exclamation is no formula
+    text = re.sub(r"([!<>])=", r"\1≠", text)  # these are no equals signs
+    text = re.sub(r"!(?=\$|\\[)\]])", "^!", text)  # at the end of a formula it is a factorial, not an exclamation
     text = re.sub(r"(?<![\w)}])\*\*|\*\*(?![\w({\\-])", "", text)
     text = re.sub(r"\\(?:text|mathrm|mbox|textbf|mathbf)\{([^{}]*)\}", r" \1", text)
     text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text)

@@ -1,58 +1,32 @@
-"""Rows with a question and a worked answer: from the hub, from files, from the demo; one set or a mixture of several."""
+"""Rows with a question and a worked solution: from the hub, files or the demo; one set or a mixture of several."""
 
-import dataclasses
 import itertools
-import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trm_jax.data.examples import DataError
+from trm_jax.config import DataConfig
 from trm_jax.data.hub import HubError, require_hub
+from trm_jax.errors import UserError
 from trm_jax.files import read_lines
 
-Row = dict[str, str]  # question, answer
+Row = dict[str, str]  # `question`, and `answer`: the worked solution
 
 HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hub id, configuration
 SHORT_NAMES = ("gsm8k", "demo")  # sets with a train and a test split that need no column names
 COLUMNS = (("question", "answer"), ("problem", "solution"))  # GSM8K; MATH and NuminaMath
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Which rows to train on."""
-
-    sources: tuple[str, ...]  # each a short name, a hub id, or the path of a .jsonl file
-    weights: tuple[float, ...] = ()  # the sources' shares in a mixture; equal if there are none
-    question_column: str | None = None
-    answer_column: str | None = None
-    num_samples: int | None = None  # only the first so many rows
-    keep_annotations: bool = False
-    streaming: bool = False
-
-    def __post_init__(self):
-        if not self.sources:
-            raise DataError("no data set: --data names at least one")
-        if self.num_samples is not None and self.num_samples < 1:
-            raise DataError(f"--num-samples is {self.num_samples}; it must be at least 1")
-        if self.weights and (len(self.weights) != len(self.sources) or not all(0 < w < math.inf for w in self.weights)):
-            raise DataError(
-                f"--data-weights needs one share above zero for each of the {len(self.sources)} sets in --data"
-            )
-        if (self.question_column is None) != (self.answer_column is None):
-            raise DataError("--question-column and --answer-column go together")
-
-    @property
-    def columns(self) -> tuple[str, str] | None:
-        return (self.question_column, self.answer_column) if self.question_column and self.answer_column else None
+class DataError(UserError):
+    """A data set that cannot be trained or evaluated on; the message says where and what to do."""
 
 
 def training_rows(config: DataConfig, seed: int) -> list[Row]:
     """All rows of a set; of a mixture, as many as its sets have together, in the shares of the weights.
 
-    A set whose share is larger than it is gives rows again, one whose share is smaller gives a random part of its rows.
+    A set with fewer rows than its share repeats them; one with more rows gives a random part of them.
     """
     sets = [load_rows(source, "train", config.columns) for source in config.sources]
     if len(sets) == 1:
@@ -63,8 +37,27 @@ def training_rows(config: DataConfig, seed: int) -> list[Row]:
     return list(itertools.islice(interleave(endless, config.weights), total))
 
 
+def own_test_set(sources: Sequence[str]) -> str | None:
+    """The name of the set that these sources are, if it has a test split of its own; None for files, hub ids and mixtures.
+
+    Example: `own_test_set(["gsm8k"])` is `"gsm8k"`.
+    """
+    return sources[0] if len(sources) == 1 and sources[0] in SHORT_NAMES else None
+
+
+def evaluation_rows(config: DataConfig, source: str | None, limit: int) -> list[Row]:
+    """The first `limit` rows to evaluate a training on: of `source`, else of its set's own test split; empty without either.
+
+    Example: `evaluation_rows(DataConfig(("gsm8k",)), None, limit=256)`.
+    """
+    found = source or own_test_set(config.sources)
+    if found is None or limit == 0:
+        return []
+    return load_rows(found, "test", config.columns if source else None)[:limit]
+
+
 def stream_rows(config: DataConfig) -> Iterator[Row]:
-    """The rows of a set or mixture without an end, never held; each source starts again when it is through."""
+    """An endless stream of the rows of a set or mixture, never held in memory; a source that ends starts again."""
 
     def endless(source: str) -> Iterator[Row]:
         while True:
@@ -91,10 +84,12 @@ def load_rows(source: str, split: str, columns: tuple[str, str] | None = None) -
     Args:
         source: `gsm8k`, `demo` (made on the spot), the hub id of a set (through `datasets`; `id:configuration` where it has
             several), or the path of a `.jsonl` file.
-        split: `train` or `test`; a file is taken as it is.
-        columns: names of the question's and the answer's column; None looks for those in COLUMNS.
+        split: `train` or `test`; a file has no splits.
+        columns: names of the columns of question and solution; None looks for those in COLUMNS.
 
     Raises DataError for a source that is none of these, or for an unusable row.
+
+    Example: `load_rows("gsm8k", "test")[0]["question"]`.
     """
     rows = list(iterate_rows(source, split, columns))
     if not rows:
@@ -105,7 +100,7 @@ def load_rows(source: str, split: str, columns: tuple[str, str] | None = None) -
 def iterate_rows(
     source: str, split: str, columns: tuple[str, str] | None = None, streaming: bool = False
 ) -> Iterator[Row]:
-    """The rows of one set, one after the other; see `load_rows`. `streaming` does not hold the whole set."""
+    """Yields the rows of one set; see `load_rows`. With `streaming` the set is never in memory as a whole."""
     if source == "demo":
         from trm_jax.demo import problems
 
@@ -137,7 +132,7 @@ def _load_hub(source: str, split: str, streaming: bool) -> Iterable[Mapping[str,
 def _text_columns(
     rows: Iterable[tuple[int, Any]], columns: tuple[str, str] | None, where: Callable[[int], str]
 ) -> Iterator[Row]:
-    """Question and answer of each numbered row, whatever their columns are called."""
+    """Yields each row with its columns renamed to `question` and `answer`. Raises DataError, naming an unusable row."""
     for number, row in rows:
         if columns is None:
             columns = next((pair for pair in COLUMNS if set(pair) <= row.keys()), None)

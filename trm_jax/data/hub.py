@@ -1,4 +1,4 @@
-"""The Hugging Face hub, or that it is out of reach, said at once."""
+"""Tells at once whether the Hugging Face hub can be reached."""
 
 from trm_jax.errors import UserError
 
@@ -6,13 +6,15 @@ TIMEOUT = 5  # seconds
 
 
 class HubError(UserError):
-    """Something that the hub does not have, or a hub that cannot be reached; the message says what serves instead."""
+    """The hub does not have something or cannot be reached; the message says what can be used instead."""
 
 
 def require_hub(wanted: str) -> None:
     """Raises HubError if the hub does not answer; its own libraries would try again for half a minute.
 
-    With HF_HUB_OFFLINE=1 nothing is asked: what was downloaded before is used.
+    With HF_HUB_OFFLINE=1 the hub is not asked: what was downloaded before is used.
+
+    Example: `require_hub("Qwen/Qwen2.5-0.5B")`.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -21,7 +23,7 @@ def require_hub(wanted: str) -> None:
         return
     try:
         huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
-    except Exception as error:  # of whichever HTTP library the hub's uses
+    except Exception as error:  # its type depends on the HTTP library in use
         raise HubError(
             f"{wanted!r} is not here, and {constants.ENDPOINT} cannot be reached ({error}): give a local folder or file, or "
             "set HF_HUB_OFFLINE=1 to use what was downloaded before"

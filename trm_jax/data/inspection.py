@@ -1,4 +1,4 @@
-"""What a run would train on, shown to a person; and the sets that no run should train on."""
+"""Shows what a run would train on, and refuses data from which nothing useful would be learned."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.examples import DataError, Example, boxed_solution
+from trm_jax.data.datasets import DataError, Row
+from trm_jax.data.examples import Example, boxed_solution
 from trm_jax.data.loader import NO_LABEL, Batch, Bucket
 from trm_jax.data.tokenizer import END_TOKEN, end_token
 
 BAR = 40  # characters of the longest bar
 
 
-def check_trainable(rows: Sequence[dict[str, str]], batch: Batch, tokenizer) -> None:
-    """Raises DataError if no answer of the rows parses, or if in a batch of them nothing, or no end, is learned."""
+def check_trainable(rows: Sequence[Row], batch: Batch, tokenizer) -> None:
+    """Raises DataError if no row has a final answer, or if the labels of a batch of them are empty or lack the end token."""
     if not any(reference_answer(boxed_solution(row["answer"])) for row in rows):
         raise DataError(
             f"none of {len(rows)} answers has a number after ####, in a box, or anywhere: nothing could be graded; "
@@ -29,7 +30,7 @@ def check_trainable(rows: Sequence[dict[str, str]], batch: Batch, tokenizer) -> 
 
 
 def show_rows(batch: Batch, tokenizer, count: int = 3) -> str:
-    """The first rows of a batch as they are trained, learned tokens between « and »."""
+    """The texts of the first rows of a batch, as they are trained, with the learned tokens between « and »."""
     tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
     positions, labels = (array.reshape(len(tokens), -1) for array in (batch.positions, batch.labels))
     shown = []

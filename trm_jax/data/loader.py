@@ -17,7 +17,7 @@ WINDOW = 8192  # examples of a stream that are shuffled together
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A accumulated micro-batches of B rows, padded on the right. Arrays are int32."""
+    """A micro-batches of B rows each, whose gradients are accumulated; rows are padded on the right. Arrays are int32."""
 
     tokens: np.ndarray  # [A, B, S]
     positions: np.ndarray  # [A, B, R]: slots whose next token is a label
@@ -35,18 +35,18 @@ class Bucket:
     """A shape that rows are padded to."""
 
     length: int  # S, tokens
-    answer_length: int  # R, label slots
+    solution_length: int  # R, label slots
 
     def holds(self, example: Example) -> bool:
-        return len(example.tokens) <= self.length and example.answer_length <= self.answer_length
+        return len(example.tokens) <= self.length and example.solution_length <= self.solution_length
 
 
 def make_buckets(examples: Sequence[Example], max_buckets: int = MAX_BUCKETS) -> list[Bucket]:
-    """The at most `max_buckets` lengths, shortest first, at which the examples need the least padding."""
+    """The shapes, at most `max_buckets` and shortest first, with which the examples need the least padding."""
     rounded = np.array([math.ceil(len(example.tokens) / LENGTH_STEP) for example in examples])
     lengths, counts = np.unique(rounded, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])
-    # best[j]: the least padded total of the j shortest lengths, with one more bucket each round; `cut` remembers how.
+    # best[j]: the least padded total of the j shortest lengths, with one more bucket each round; `cuts`: how to reach it.
     best, cuts = np.where(np.arange(len(lengths) + 1) == 0, 0, np.inf), []
     for _ in range(min(max_buckets, len(lengths))):
         cost = best[None, :-1] + (below[1:, None] - below[None, :-1]) * lengths[:, None]
@@ -61,7 +61,7 @@ def make_buckets(examples: Sequence[Example], max_buckets: int = MAX_BUCKETS) ->
     buckets, answers = [], 0
     for edge in reversed(edges):
         inside = [example for example, length in zip(examples, rounded, strict=True) if length <= edge]
-        answers = max(math.ceil(example.answer_length / LENGTH_STEP) for example in inside)
+        answers = max(math.ceil(example.solution_length / LENGTH_STEP) for example in inside)
         buckets.append(Bucket(edge * LENGTH_STEP, answers * LENGTH_STEP))
     return buckets
 
@@ -69,8 +69,8 @@ def make_buckets(examples: Sequence[Example], max_buckets: int = MAX_BUCKETS) ->
 class Loader:
     """Batches in an order that is a function of the seed and the batch's number alone.
 
-    Every epoch shuffles the rows of each bucket and the order of the batches. What does not fill a bucket's last batch
-    moves up into the next longer bucket; the very last batch is filled with empty rows, so every row is seen once.
+    Every epoch shuffles the rows of each bucket and the order of the batches. Rows that do not fill a bucket's last batch
+    move up into the next longer bucket; the very last batch is filled up with empty rows, so every row is seen once.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Loader:
         seed: int | tuple[int, ...] = 0,
         buckets: Sequence[Bucket] | None = None,
     ):
-        """`buckets`: shapes to pad to, shortest first, each able to hold what the one before does."""
+        """`buckets`: shapes to pad to, shortest first, each large enough for all that fits the one before."""
         self.shape = (accumulation, batch_size)
         self.buckets = make_buckets(examples) if buckets is None else list(buckets)
         self.batches_per_epoch = math.ceil(len(examples) / (accumulation * batch_size))
@@ -170,10 +170,10 @@ def pad_batch(examples: Sequence[Example], bucket: Bucket, shape: tuple[int, int
     """Up to A·B examples as one Batch of shape (A, B); rows that are left over are empty."""
     size = math.prod(shape)
     tokens = np.zeros((size, bucket.length), np.int32)
-    positions = np.zeros((size, bucket.answer_length), np.int32)
-    labels = np.full((size, bucket.answer_length), NO_LABEL, np.int32)
+    positions = np.zeros((size, bucket.solution_length), np.int32)
+    labels = np.full((size, bucket.solution_length), NO_LABEL, np.int32)
     for slot, example in enumerate(examples):
-        count, prompt = example.answer_length, example.prompt_length
+        count, prompt = example.solution_length, example.prompt_length
         tokens[slot, : len(example.tokens)] = example.tokens
         positions[slot, :count] = np.arange(prompt - 1, prompt - 1 + count)
         labels[slot, :count] = example.tokens[prompt:]

@@ -1,4 +1,4 @@
-"""A model's tokenizer: read without running anything that a folder brings along, and checked before it is used."""
+"""Reads a model's tokenizer without running code from its folder, and checks it before it is used."""
 
 import os
 import pathlib
@@ -13,7 +13,10 @@ class TokenizerError(UserError):
 
 
 def read_tokenizer(folder: str | os.PathLike):
-    """The tokenizer whose files are in the folder. Raises TokenizerError."""
+    """The tokenizer whose files are in the folder. Raises TokenizerError.
+
+    Example: `read_tokenizer("runs/model/tokenizer").decode(tokens)`.
+    """
     from transformers import AutoTokenizer
 
     folder = pathlib.Path(folder)
@@ -21,12 +24,15 @@ def read_tokenizer(folder: str | os.PathLike):
         raise TokenizerError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json is there")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # of whatever kind: these are files that other people made
+    except Exception as error:  # of any type: these are files that other people made
         raise TokenizerError(f"the tokenizer in {folder} cannot be read: {error}") from None
 
 
 def check_tokenizer(tokenizer, vocab_size: int, where: pathlib.Path) -> None:
-    """Raises TokenizerError unless the tokenizer writes ChatML in tokens of a vocabulary of `vocab_size`."""
+    """Raises TokenizerError unless the tokenizer writes ChatML in tokens of a vocabulary of `vocab_size`.
+
+    Example: `check_tokenizer(tokenizer, config.vocab_size, folder)`.
+    """
     end_token(tokenizer)
     if len(tokenizer) > vocab_size:
         raise TokenizerError(
@@ -36,7 +42,7 @@ def check_tokenizer(tokenizer, vocab_size: int, where: pathlib.Path) -> None:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True
         )
-    except Exception as error:  # of whatever kind: a template is a program
+    except Exception as error:  # of any type: a template is a program
         raise TokenizerError(f"the tokenizer in {where} has no chat template that works: {error}") from None
     if END_TOKEN not in text:
         raise TokenizerError(f"the chat template in {where} does not end a message with {END_TOKEN}: it is no ChatML")

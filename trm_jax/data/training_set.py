@@ -1,18 +1,18 @@
-"""The rows of a run, as batches to train on and batches to measure the held-out loss on."""
+"""The data of a run: batches to train on, and batches to measure the held-out loss on."""
 
 import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
 
-from trm_jax.config import TrainConfig
-from trm_jax.data.datasets import DataConfig, stream_rows, training_rows
-from trm_jax.data.examples import DataError, Example, encode_examples, encode_stream
+from trm_jax.config import DataConfig, TrainConfig
+from trm_jax.data.datasets import DataError, stream_rows, training_rows
+from trm_jax.data.examples import Example, encode_examples, encode_stream
 from trm_jax.data.inspection import check_trainable, show_lengths, show_rows
 from trm_jax.data.loader import Bucket, Loader, StreamLoader, pad_batch
 
-SAMPLE = 1024  # rows of a stream that are looked at before training
-CHECKED = 64  # rows of which it is checked what would be learned
+SAMPLE = 1024  # rows of a stream that are read before training
+CHECKED = 64  # rows that are checked for something to learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,17 +21,22 @@ class TrainingSet:
 
     loader: Loader | StreamLoader
     held_out: Loader | None
-    examples: Sequence[Example]  # all that are trained on; of a stream, the first
-    dropped: int  # rows above the longest length; of a stream, among the first
+    examples: Sequence[Example]  # all that are trained on; of a stream, those among the first SAMPLE rows
+    dropped: int  # rows that are too long; of a stream, those among the first SAMPLE rows
 
     @property
     def batches_per_epoch(self) -> int | None:
         """None for a stream, which has no end."""
         return self.loader.batches_per_epoch if isinstance(self.loader, Loader) else None
 
+    def count_batches(self, epochs: int, limit: int | None = None) -> int:
+        """The number of batches in so many epochs, at most `limit`; for a stream it is `limit`."""
+        whole = self.batches_per_epoch and self.batches_per_epoch * epochs
+        return min(filter(None, (whole, limit)))
+
     @property
     def fingerprint(self) -> str:
-        """Tells whether the rows are the same, in the same order; of a stream, the first."""
+        """A hash of `examples`, by which a resumed run tells whether it has the same rows in the same order."""
         digest = hashlib.sha256()
         for example in self.examples:
             digest.update(f"{example.prompt_length} {len(example.tokens)} ".encode())
@@ -49,7 +54,7 @@ class TrainingSet:
         )
 
     def inspect(self, tokenizer, max_length: int) -> str:
-        """Rows as they are trained, and the lengths of all."""
+        """The texts of the first rows, as they are trained, and a bar chart of the lengths of all rows."""
         lengths = show_lengths(self.examples, self.loader.buckets, self.dropped, max_length)
         return f"{show_rows(self.loader[0], tokenizer)}\n\n{lengths}"
 
@@ -57,13 +62,15 @@ class TrainingSet:
 def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_out_rows: int) -> TrainingSet:
     """Reads and tokenises the rows, keeps some out of training, and checks that the rest can be learned from.
 
-    Raises DataError.
+    Raises DataError if the rows cannot be read or used.
+
+    Example: `make_training_set(DataConfig(("gsm8k",)), TrainConfig(), tokenizer, held_out_rows=128).loader[0]`.
     """
     stream = itertools.islice(stream_rows(config), SAMPLE)
     rows = list(stream) if config.streaming else training_rows(config, train.seed)
     examples, dropped = encode_examples(rows, tokenizer, train.max_length, config.keep_annotations)
     held_out = examples[: min(held_out_rows, len(examples) // 10)]
-    # By their tokens, because a mixture or a stream may bring a row again.
+    # Held-out rows are recognised by their tokens, because a mixture or a stream may repeat a row.
     kept_out = {example.tokens.tobytes() for example in held_out}
     trained = [example for example in examples if example.tokens.tobytes() not in kept_out]
     if not trained:
@@ -86,12 +93,14 @@ def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: 
 
 
 def _held_out_loader(examples: Sequence[Example], train: TrainConfig) -> Loader | None:
-    """All in one shape, so that the held-out loss needs one program."""
+    """Batches of one shape, so that one compiled program is enough for the held-out loss."""
     if not examples:
         return None
     return Loader(examples, train.batch_size, buckets=[_longest(examples)])
 
 
 def _longest(examples: Sequence[Example]) -> Bucket:
-    """The shape that all of these fit into."""
-    return Bucket(max(len(example.tokens) for example in examples), max(example.answer_length for example in examples))
+    """The smallest shape into which all of these fit."""
+    return Bucket(
+        max(len(example.tokens) for example in examples), max(example.solution_length for example in examples)
+    )

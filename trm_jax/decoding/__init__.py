@@ -1,1 +1,14 @@
 """Tokens from a model, prompt by prompt and row by row."""
+
+from trm_jax.decoding.generate import Completion, decode_config, generate, generate_each
+from trm_jax.decoding.shapes import CAPACITY_STEP, pad_prompts, round_up
+from trm_jax.decoding.step import (
+    DecodeConfig,
+    DecodeState,
+    GenerationError,
+    Placement,
+    decode_step,
+    decode_until,
+    insert,
+    prefill,
+)

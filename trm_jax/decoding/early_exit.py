@@ -1,4 +1,4 @@
-"""Fewer supervision steps for tokens whose answer has settled; nothing is trained for it."""
+"""Early exit: a token whose prediction has settled takes no further supervision steps. The model is not trained for it."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.model.kv_cache import KeysValues, KVCache
-from trm_jax.model.layers import Rotation
-from trm_jax.model.qwen import Hidden, project
-from trm_jax.model.qwen_trm import QwenTRM
-from trm_jax.model.trm import State
+from trm_jax.model import Hidden, KeysValues, KVCache, QwenTRM, Rotation, State, project
 
 
 class _Progress(NamedTuple):
-    """One new token a row. What belongs to a halted row stands still."""
+    """The state of the loop over supervision steps, for one new token a row. In halted rows nothing changes any more."""
 
     y: State
     z: State
     logits: Float[Array, "B V"]
     steps: Int[Array, " B"]
     halted: Bool[Array, " B"]
-    new: list[KeysValues]  # of the last pass, or of all, by block call
+    new: list[KeysValues]  # by block call, of the last pass or of all passes
 
 
 def refine_until_settled(
@@ -34,12 +30,12 @@ def refine_until_settled(
     threshold: float,
     halted: Bool[Array, " B"],
 ) -> tuple[Float[Array, "B V"], list[KeysValues], Int[Array, " B"]]:
-    """All passes for one new token a row, but each row only until its own answer has settled.
+    """Runs supervision steps for one new token a row, each row only until its prediction has settled.
 
-    Settled: the most likely token is that of the supervision step before, and the Kullback-Leibler divergence of the two
-    steps' distributions, newer from older, is below `threshold` (nats). In a cache of every pass, the keys and values of a
-    row's last pass stand for those of the passes left out, as if y and z had come to rest. Rows that are `halted` from the
-    start compute nothing of use.
+    It has settled when the most likely token is that of the supervision step before and the Kullback-Leibler divergence of
+    the newer distribution from the older one is below `threshold` (nats). A cache of every pass gets the keys and values of
+    a row's last pass for the passes that were left out, too, as if y and z had stopped changing. The results of rows that
+    are `halted` from the start mean nothing.
 
     Returns the logits, the keys and values as `TRM.refine` does, and how many supervision steps each row took.
     """
@@ -56,7 +52,7 @@ def refine_until_settled(
         settled &= jnp.argmax(logits, -1) == jnp.argmax(now.logits, -1)
 
         def keep(old, new, axis=0):
-            """The old value in rows that are halted; `axis`: of the rows."""
+            """The old values in halted rows, the new ones in others; `axis` is the axis of the rows."""
             return jnp.where(jnp.expand_dims(now.halted, [i for i in range(old.ndim) if i != axis]), old, new)
 
         def record(old, new):
@@ -89,7 +85,7 @@ def refine_until_settled(
     new = end.new
     if every_pass:
         last = jnp.maximum(end.steps * recursions - 1, 0)
-        sources = jnp.minimum(jnp.arange(supervision_steps * recursions)[:, None], last)[:, :, None, None, None]
+        sources = jnp.minimum(jnp.arange(supervision_steps * recursions)[:, None], last[None])[:, :, None, None, None]
         new = jax.tree.map(lambda array: jnp.take_along_axis(array, sources, axis=0), new)
     return end.logits, new, end.steps
 

@@ -12,37 +12,32 @@ import numpy as np
 
 from trm_jax.config import QwenConfig
 from trm_jax.decoding.sampling import row_key
+from trm_jax.decoding.shapes import CAPACITY_STEP, coarse_capacity, pad_prompts, power_of_two, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,
     DecodeState,
     GenerationError,
     Placement,
     Prompts,
-    decode_step,
     decode_until,
     insert,
     prefill,
 )
-from trm_jax.hardware.devices import free_memory
-from trm_jax.model.layout import for_decoding
-from trm_jax.model.qwen_trm import QwenTRM
-from trm_jax.model.weights import count_bytes
+from trm_jax.hardware import count_bytes, free_memory
+from trm_jax.model import QwenTRM, for_decoding
 
-SHORTEST = 64  # prompts are padded to at least so many tokens
-FIRST_CAPACITY = 128  # tokens that a row has room for at first
-CAPACITY_STEP = 16  # a row's room for the longest answer is a multiple of this many tokens
-PREFILL_ROWS = 8  # prompts that are read together, at most: their caches exist twice for a moment
-REFILL_SHARE = 8  # new prompts are read when one row in so many is free
+PREFILL_ROWS = 8  # at most so many prompts are read together: their caches exist twice for a moment
+REFILL_SHARE = 8  # new prompts are read once one row in so many is free
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What was generated behind a prompt."""
+class Completion:
+    """The tokens generated for one sample of a prompt."""
 
-    prompt: int  # its index
-    sample: int  # from 0, where there are several for a prompt
+    prompt: int  # index of the prompt
+    sample: int  # number of the sample of this prompt, from 0
     tokens: list[int]  # the end token included
     steps: list[int]  # supervision steps that each token took; zeros for the backbone alone
 
@@ -61,22 +56,24 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[list[int]]:
-    """A continuation of each prompt, token by token.
+    """Generates a completion of each prompt.
 
     Args:
-        model: as `load_model` gives it; for several calls as `for_decoding` makes it, or every call makes it anew.
+        model: from `load_model`; for several calls, pass it through `for_decoding` once, or every call does that again.
         prompts: token ids, one list a row; rows may differ in length and do not influence each other.
-        max_new_tokens: where a row stops that has not ended by itself.
+        max_new_tokens: the most tokens that a completion may have.
         supervision_steps, kv_cache: None takes the model's own.
-        eos_token_ids: tokens that end a row; None takes the model's own, an empty list none.
+        eos_token_ids: tokens that end a completion; None takes the model's own, and with an empty list no token does.
         head: "backbone" leaves the recursion out.
         batch_size: rows that are generated together; None: all.
-        early_exit: stop a token's supervision steps when the answer's distribution moves by less than this (nats).
+        early_exit: stop a token's supervision steps when its distribution changes by less than this (nats).
         temperature: 0 takes the most likely token.
-        top_p: share of the probability that is drawn from.
-        seed: of the draws; the same prompt with the same seed gives the same answer, whatever stands beside it.
+        top_p: draw from the smallest set of tokens that holds this share of the probability.
+        seed: seed of the draws; a prompt with the same seed gets the same completion, whatever other prompts there are.
 
     Returns the new tokens of each row, the end token included. Raises GenerationError.
+
+    Example: `generate(model, [[1, 2, 3], [4, 5]], max_new_tokens=64)`.
     """
     config = decode_config(model, supervision_steps, kv_cache, eos_token_ids, head, early_exit, temperature, top_p)
     answers = generate_each(model, prompts, max_new_tokens, config, batch_size or len(prompts), seed=seed)
@@ -94,7 +91,10 @@ def decode_config(
     top_p: float = 1.0,
     recursions: int | None = None,
 ) -> DecodeConfig:
-    """The settings of `generate`, and T; the model's own where None."""
+    """The settings of `generate`, and T (`recursions`), as a DecodeConfig; None takes the model's own.
+
+    Example: `decode_config(model, supervision_steps=4, head="trm")`.
+    """
     ends = model.backbone.config.end_tokens if eos_token_ids is None else eos_token_ids
     return DecodeConfig(
         supervision_steps=model.trm.config.supervision_steps if supervision_steps is None else supervision_steps,
@@ -116,12 +116,14 @@ def generate_each(
     batch_size: int,
     samples: int = 1,
     seed: int = 0,
-) -> Iterator[Answer]:
-    """Answers as they end, `samples` for each prompt, each of at most `max_new_tokens`, one number for all or one a prompt.
+) -> Iterator[Completion]:
+    """Yields completions as they end, `samples` for each prompt; `max_new_tokens` is one limit, or one for each prompt.
 
-    A row depends on its own prompt, the seed and the number of its sample alone, up to the rounding of matrix products of
+    A completion depends only on its prompt, the seed and the number of its sample, up to the rounding of matrix products of
     different shapes. Every prompt is read once: its samples start together. The longest prompts come first. The caches' size
     is logged before they are made. Raises GenerationError, also if they do not fit into the device's memory.
+
+    Example: `for completion in generate_each(model, prompts, 512, config, batch_size=8): ...`.
     """
     if not prompts:
         return iter(())
@@ -134,17 +136,17 @@ def generate_each(
 
 
 class _Batch:
-    """The rows of a batch, and whose answers stand in them."""
+    """The rows of a batch, and the prompt and sample whose completion each of them holds."""
 
     def __init__(self, model, prompts, limits, config: DecodeConfig, rows: int, samples: int, seed: int):
         self._model, self._config, self._samples, self._seed = model, config, samples, seed
         self._prompts, self._limits = prompts, limits
         self._final_capacity = round_up(max(map(len, prompts)) + max(limits), CAPACITY_STEP)
         require_room(model, config, rows, self._final_capacity)
-        capacity = min(FIRST_CAPACITY, self._final_capacity)
+        capacity = min(coarse_capacity(1), self._final_capacity)
         self._state = DecodeState.empty(model, config, rows, capacity, max(limits))
-        self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample
-        self._longest = 0  # tokens of the longest row that goes on
+        self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample of each row; None: free
+        self._longest = 0  # tokens of the longest unfinished row
         # The longest first: rows of like length share a capacity, and short ones are left for the end.
         self.waiting = collections.deque(sorted(range(len(prompts)), key=lambda prompt: -len(prompts[prompt])))
 
@@ -152,7 +154,7 @@ class _Batch:
     def busy(self) -> bool:
         return any(owner is not None for owner in self._owners)
 
-    def run(self) -> Iterator[Answer]:
+    def run(self) -> Iterator[Completion]:
         while self.waiting or self.busy:
             self.refill()
             yield from self.advance()
@@ -179,57 +181,33 @@ class _Batch:
             for row, owner in zip(rows, pairs, strict=True):
                 self._owners[row] = owner
 
-    def advance(self) -> Iterator[Answer]:
-        """Goes on until rows are finished, or the longest needs more room; yields what is finished."""
-        # With prompts waiting, a few free rows are worth an interruption; without, the rest goes to its end.
+    def advance(self) -> Iterator[Completion]:
+        """Decodes until enough rows are finished or the longest needs more room, and yields the finished completions."""
+        # While prompts wait, decoding stops for a few free rows; without any, it runs until all rows are finished.
         rows = len(self._owners)
         wanted = max(self._samples, rows // REFILL_SHARE) if self.waiting else rows
         self._fit_capacity()
         state = self._state = decode_until(self._model, self._state, np.int32(wanted), self._config)
-        found = jax.device_get((state.finished, state.counts, state.backbone.lengths, state.answers, state.steps))
+        found = jax.device_get((state.finished, state.counts, state.backbone.lengths, state.tokens, state.steps))
         finished, counts, lengths, answers, steps = found
         self._longest = int(np.max(np.where(finished, 0, lengths)))
         for row in np.flatnonzero(finished):
             if self._owners[row] is not None:
                 taken = slice(0, counts[row])
-                yield Answer(*self._owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
+                yield Completion(*self._owners[row], answers[row, taken].tolist(), steps[row, taken].tolist())
                 self._owners[row] = None
 
     def _fit_capacity(self) -> None:
-        """Gives the rows the room of the next length of a coarse scale: attention reads all of it for every token."""
+        """Resizes the rows to the next capacity of a coarse scale, because attention reads all of it for every token."""
         capacity = min(coarse_capacity(self._longest + 1), self._final_capacity)
         if capacity != self._state.backbone.capacity:
             self._state = self._state.resize(capacity)
 
 
-def coarse_capacity(tokens: int) -> int:
-    """128, 192, 256, 384, 512, 768, …: a program is compiled for each."""
-    power = max(FIRST_CAPACITY, _power_of_two(tokens))
-    return power * 3 // 4 if power > FIRST_CAPACITY and tokens <= power * 3 // 4 else power
-
-
-def stream(
-    model: QwenTRM, prompt: Sequence[int], max_new_tokens: int, config: DecodeConfig, seed: int = 0
-) -> Iterator[int]:
-    """The new tokens of one prompt as they come, the end token included. Raises GenerationError."""
-    _check([prompt], [max_new_tokens], model.backbone.config)
-    capacity = round_up(len(prompt) + max_new_tokens, CAPACITY_STEP)
-    require_room(model, config, 1, capacity)
-    model = for_decoding(model)
-    state = DecodeState.empty(model, config, 1, capacity, max_new_tokens)
-    placement = _place([0], [0], [max_new_tokens], [row_key(seed, prompt, 0)], nowhere=1)
-    state = insert(state, _read(model, [prompt], config), placement, config)
-    for count in range(max_new_tokens):
-        yield int(state.answers[0, count])
-        if state.finished[0]:
-            return
-        state = decode_step(model, state, config)
-
-
 def require_room(model: QwenTRM, config: DecodeConfig, rows: int, capacity: int) -> None:
-    """Logs the bytes of the caches. Raises GenerationError, naming the rows that would fit, if they are more than are free.
+    """Logs the size of the caches. Raises GenerationError, naming how many rows would fit, if too little memory is free.
 
-    Prompts are read in caches of their own, which count too.
+    Prompts are first read into caches of their own, which are counted too.
     """
     row = count_bytes(jax.eval_shape(lambda: config.empty_caches(model, 1, capacity)))
     needed, free = (rows + min(rows, PREFILL_ROWS)) * row, free_memory()
@@ -241,44 +219,21 @@ def require_room(model: QwenTRM, config: DecodeConfig, rows: int, capacity: int)
     _log.info(size)
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32[B,S], padded on the right to a common `padded_length`, and their lengths int32[B]."""
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-    return tokens, lengths
-
-
-def padded_length(length: int) -> int:
-    """64, 80, 96, 112, 128, 160, 192, …: four lengths from one power of two to the next, for few compiled programs."""
-    step = _power_of_two(max(length, SHORTEST + 1)) // 8
-    return max(SHORTEST, round_up(length, step))
-
-
-def round_up(number: int, step: int) -> int:
-    return -(-number // step) * step
-
-
 def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:
-    """Prefill; the number of prompts is padded to a power of two, for few compiled programs."""
-    missing = _power_of_two(len(prompts)) - len(prompts)
+    """Prefills the prompts; their number is padded to a power of two, so that few programs are compiled."""
+    missing = power_of_two(len(prompts)) - len(prompts)
     return prefill(model, *pad_prompts([*prompts, *[prompts[0]] * missing]), config)
 
 
 def _place(rows, prompts, limits, keys, nowhere: int) -> Placement:
-    """A placement, filled up to a power of two with rows that lie `nowhere`."""
-    missing = _power_of_two(len(rows)) - len(rows)
+    """A placement, padded to a power of two with the row number `nowhere`, which lies beyond the batch."""
+    missing = power_of_two(len(rows)) - len(rows)
     return Placement(
         rows=jnp.array([*rows, *[nowhere] * missing], jnp.int32),
         prompts=jnp.array([*prompts, *prompts[:1] * missing], jnp.int32),
         limits=jnp.array([*limits, *limits[:1] * missing], jnp.int32),
         keys=jnp.array([*keys, *keys[:1] * missing], jnp.uint32),
     )
-
-
-def _power_of_two(count: int) -> int:
-    return 2 ** (count - 1).bit_length()
 
 
 def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], config: QwenConfig) -> None:

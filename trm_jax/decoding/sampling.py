@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 
 def row_key(seed: int, prompt: Sequence[int], sample: int) -> UInt32[np.ndarray, "2"]:
-    """The randomness of one sample for a prompt, wherever in a list the prompt stands."""
+    """The random key of one sample of a prompt; it does not depend on the place of the prompt in a list."""
     content = zlib.crc32(np.asarray(prompt, np.int32).tobytes())
     return np.random.SeedSequence([seed, content, sample]).generate_state(2)
 
@@ -22,9 +22,9 @@ def choose(
     temperature: float,
     top_p: float,
 ) -> Int[Array, " B"]:
-    """Each row's next token, its `counts`-th; greedy at temperature zero.
+    """Chooses the next token of each row, which has `counts` new ones; at temperature zero it is the most likely one.
 
-    `top_p`: only the smallest set of tokens that holds this probability, at this temperature, is drawn from.
+    Otherwise it is drawn from the smallest set of tokens that holds the probability `top_p` at this temperature.
     """
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -39,7 +39,7 @@ def choose(
 
 
 def _in_nucleus(logits: Float[Array, "B V"], top_p: float):
-    """Whether the tokens more likely than this one hold less than `top_p`; the most likely one is always in."""
+    """For each token, whether those that are more likely hold less than `top_p`: the most likely token is always in."""
     probabilities = jax.nn.softmax(logits)
     descending = -jnp.sort(-probabilities, axis=-1)
     before = jnp.cumsum(descending, axis=-1) - descending

@@ -1,4 +1,4 @@
-"""Decoding on the device: prompts are read, put into rows of a batch, and rows go on token by token, in place."""
+"""Decoding on the device: prompts are read and put into rows of a batch, which are continued token by token, in place."""
 
 import dataclasses
 import functools
@@ -12,9 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from trm_jax.decoding import sampling
 from trm_jax.decoding.early_exit import refine_until_settled
 from trm_jax.errors import UserError
-from trm_jax.model.kv_cache import KVCache
-from trm_jax.model.qwen import project
-from trm_jax.model.qwen_trm import QwenTRM
+from trm_jax.model import KVCache, QwenTRM, project
 
 
 class GenerationError(UserError):
@@ -23,7 +21,7 @@ class GenerationError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """What is fixed for a whole generation; a new one compiles a new program."""
+    """The settings that are fixed for a whole generation. Each different config compiles new programs."""
 
     supervision_steps: int
     recursions: int
@@ -53,7 +51,7 @@ class DecodeConfig:
         return jnp.arange(self.supervision_steps * self.recursions)
 
     def empty_caches(self, model: QwenTRM, batch: int, capacity: int) -> tuple[KVCache, KVCache | None]:
-        """The backbone's, and the recursion's, for one pass or for all, if it is used."""
+        """The cache of the backbone, and that of the recursion, for one pass or for all; None if it is not used."""
         trm = None
         if self.head == "trm":
             passes = 1 if self.kv_cache == "last_pass" else len(self.passes)
@@ -62,7 +60,7 @@ class DecodeConfig:
 
 
 class Prompts(NamedTuple):
-    """Prompts that were read: caches that hold them and no more, and what comes next."""
+    """The result of `prefill`: caches that hold just the prompts, and the logits of the next token."""
 
     backbone: KVCache
     trm: KVCache | None
@@ -72,34 +70,34 @@ class Prompts(NamedTuple):
 class Placement(NamedTuple):
     """Which prompt goes to which row; several rows may take the same one."""
 
-    rows: Int[Array, " G"]  # a row beyond the batch: nowhere
+    rows: Int[Array, " G"]  # one beyond the batch is skipped
     prompts: Int[Array, " G"]
     limits: Int[Array, " G"]  # new tokens, at most
-    keys: UInt32[Array, "G 2"]  # randomness, of `sampling.row_key`
+    keys: UInt32[Array, "G 2"]  # random keys, from `sampling.row_key`
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-    """The rows of a batch in the middle of generation. A finished row stands still and may be replaced."""
+    """The rows of a batch in the middle of generation. A finished row does not change any more and may be replaced."""
 
     backbone: KVCache
     trm: KVCache | None  # None for the backbone alone
-    answers: Int[Array, "B T"]  # the tokens chosen so far
+    tokens: Int[Array, "B T"]  # the tokens chosen so far
     steps: Int[Array, "B T"]  # the supervision steps that each of them took
-    counts: Int[Array, " B"]  # how many these are; the last one is not yet in the caches
-    limits: Int[Array, " B"]  # how many there may be, at most T
+    counts: Int[Array, " B"]  # how many tokens were chosen; the last one is not yet in the caches
+    limits: Int[Array, " B"]  # how many tokens may be chosen, at most T
     keys: UInt32[Array, "B 2"]
-    finished: Bool[Array, " B"]  # the last one is an end token, or the limit is reached
+    finished: Bool[Array, " B"]  # the last token is an end token, or the limit is reached
 
     @classmethod
     def empty(cls, model: QwenTRM, config: DecodeConfig, batch: int, capacity: int, longest: int) -> "DecodeState":
-        """Finished rows for `capacity` tokens each, of which at most `longest` are new."""
+        """A state of finished rows with room for `capacity` tokens each, of which at most `longest` are new."""
         backbone, trm = config.empty_caches(model, batch, capacity)
         return cls(
             backbone=backbone,
             trm=trm,
-            answers=jnp.zeros((batch, longest), jnp.int32),
+            tokens=jnp.zeros((batch, longest), jnp.int32),
             steps=jnp.zeros((batch, longest), jnp.int32),
             counts=jnp.zeros(batch, jnp.int32),
             limits=jnp.zeros(batch, jnp.int32),
@@ -115,7 +113,10 @@ class DecodeState:
 
 @functools.partial(jax.jit, static_argnames="config")
 def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"], config: DecodeConfig) -> Prompts:
-    """Reads prompts, padded on the right, always with all supervision steps."""
+    """Reads prompts, padded on the right, always with all supervision steps.
+
+    Example: `prefill(model, *pad_prompts(prompts), config).logits`.
+    """
     rotation = model.backbone.rotation(jnp.arange(tokens.shape[1])[None])
     hidden, new = model.backbone(tokens)
     features, head, trm = hidden.last, model.backbone.head, None
@@ -131,7 +132,10 @@ def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"]
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: DecodeConfig) -> DecodeState:
-    """Puts prompts in the place of finished rows, while the others stay, and chooses their first tokens."""
+    """Puts prompts in the place of finished rows, while the others stay, and chooses their first tokens.
+
+    Example: `state = insert(state, prefill(model, tokens, lengths, config), placement, config)`.
+    """
     rows, sources, limits, keys = placement
     counts = jnp.zeros_like(rows)
     tokens = sampling.choose(prompts.logits[sources], keys, counts, config.temperature, config.top_p)
@@ -142,7 +146,7 @@ def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: D
     return DecodeState(
         backbone=state.backbone.insert(prompts.backbone, sources, rows),
         trm=None if state.trm is None else state.trm.insert(prompts.trm, sources, rows),
-        answers=put(state.answers, tokens, 0),
+        tokens=put(state.tokens, tokens, 0),
         steps=put(state.steps, _all_steps(config), 0),
         counts=put(state.counts, counts + 1),
         limits=put(state.limits, limits),
@@ -153,13 +157,19 @@ def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: D
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def decode_step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
-    """Writes the newest tokens into the caches, in place, and chooses the next ones."""
+    """Writes the newest tokens into the caches, in place, and chooses the next ones.
+
+    Example: `state = decode_step(model, state, config)`.
+    """
     return _step(model, state, config)
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], config: DecodeConfig) -> DecodeState:
-    """Goes on, without a look from the host, until at least so many rows are finished or one has filled its capacity."""
+    """Decodes, without returning to the host, until at least `finished` rows are finished or one has filled its capacity.
+
+    Example: `state = decode_until(model, state, np.int32(rows), config)`.
+    """
 
     def goes_on(state: DecodeState):
         longest = jnp.max(jnp.where(state.finished, 0, state.backbone.lengths))
@@ -169,7 +179,7 @@ def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], c
 
 
 def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
-    newest = jnp.take_along_axis(state.answers, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
+    newest = jnp.take_along_axis(state.tokens, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
     rotation = model.backbone.rotation(state.backbone.positions(1))
     hidden, new = model.backbone(newest, state.backbone)
     steps, trm_new = _all_steps(config), None
@@ -187,13 +197,13 @@ def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeSta
     tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)
     going = ~state.finished
     counts = state.counts + going
-    rows, longest = jnp.arange(len(tokens)), state.answers.shape[1]
-    places = jnp.where(going, state.counts, longest)  # behind the end: dropped
+    rows, longest = jnp.arange(len(tokens)), state.tokens.shape[1]
+    places = jnp.where(going, state.counts, longest)  # of finished rows: beyond the last place, hence dropped
     return dataclasses.replace(
         state,
         backbone=state.backbone.append(new, going),
         trm=None if trm_new is None else state.trm.append(trm_new, going),
-        answers=state.answers.at[rows, places].set(tokens, mode="drop"),
+        tokens=state.tokens.at[rows, places].set(tokens, mode="drop"),
         steps=state.steps.at[rows, places].set(steps, mode="drop"),
         counts=counts,
         finished=state.finished | _ends(tokens, counts, state.limits, config),

@@ -1,23 +1,26 @@
-"""A tiny Qwen2, word problems for it, and the sizes at which the recursion is trained on them in minutes."""
+"""A tiny Qwen2, word problems for it, and the settings with which the recursion is trained on them in minutes."""
 
 import pathlib
 
+from trm_jax.demo import problems
+
 MODEL = pathlib.Path(__file__).parent / "model"  # a Hugging Face folder, made by scripts/make_demo.py
 
-# What train.py takes on the demo's data where no option says otherwise.
-TRM_SIZES = {"latent_updates": 1, "recursions": 1, "supervision_steps": 2}
-TRAINING = {
+# Defaults of the scripts for the demo's data: loop counts, training, generation.
+DEFAULTS = {
+    "latent_updates": 1,
+    "recursions": 1,
+    "supervision_steps": 2,
     "epochs": 2,
     "batch_size": 48,
     "learning_rate": 3e-3,
-    # alpha starts at zero, and what the block gets to learn from is proportional to it: at the common rate it is the
-    # brake of so short a training (docs/log.md).
+    # alpha starts at zero, and the block's gradients are proportional to it: with the same learning rate as the other
+    # weights it would slow down so short a training (docs/log.md).
     "alpha_rate": 15.0,
     "warmup_steps": 40,
     "ema_decay": 0.98,
     "max_length": 128,
+    "max_batches": 600,
+    "rows": 64,  # generated together
+    "max_new_tokens": 48,
 }
-MAX_BATCHES = 600
-
-# What is evaluated on the demo's data.
-EVAL_BATCH, MAX_NEW_TOKENS = 64, 48

@@ -1,1 +1,16 @@
-"""Answers graded, and what they allow to say."""
+"""Grades answers, and compares evaluations by statistics."""
+
+from trm_jax.evaluation.against_backbone import compare_with_backbone
+from trm_jax.evaluation.compare import (
+    Evaluation,
+    compare,
+    comparison_table,
+    cross_check,
+    read_evaluation,
+    shared_questions,
+    show_flips,
+    write_comparison,
+)
+from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
+from trm_jax.evaluation.records import GradedAnswer, GradedText
+from trm_jax.evaluation.statistics import Interval, accuracy, accuracy_of_runs, difference_of_runs, paired_difference

@@ -1,37 +1,34 @@
-"""Evaluations of the same questions, paired: which answers flipped, and what that allows to say."""
+"""Compares evaluations of the same questions: which questions flipped, and how sure the difference is."""
 
 import collections
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from trm_jax.errors import listing
-from trm_jax.evaluation.evaluate import EvaluationError
+from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers
 from trm_jax.evaluation.statistics import Interval, accuracy, bootstrap_difference, flips, mcnemar, paired_difference
-from trm_jax.files import read_lines
 
-FEW_FLIPS = 10  # below this, resampling the same few questions looks surer than it is
-NEEDED = ("index", "question", "text", "extracted", "expected", "correct", "strict", "seconds")
+FEW_FLIPS = 10  # with fewer, the interval of the bootstrap would be too narrow
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The records of one evaluation, as `evaluate.grade` makes them, by question."""
+    """The answers of one evaluation, by question."""
 
     name: str
-    records: dict[str, dict[str, Any]]
+    answers: dict[str, GradedAnswer]
 
     def right(self, questions: Sequence[str], grade: str = "correct") -> np.ndarray:
-        """bool[n], by `grade`: "correct" or "strict"."""
-        return np.array([self.records[question][grade] for question in questions])
+        """Which questions are right, bool[n]; `grade` is "correct", or "strict" for those right in a box."""
+        return np.array([getattr(self.answers[question], grade) for question in questions])
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One evaluation against the first of them, on the questions that all of them have."""
+    """One evaluation compared with the first of several, on the questions that all of them have."""
 
     name: str
     accuracy: Interval
@@ -41,38 +38,40 @@ class Comparison:
     fixed: Sequence[str]  # questions that are right here and wrong in the first
     broken: Sequence[str]
     p: float  # McNemar's
+    questions: int
 
 
 def read_evaluation(path: pathlib.Path) -> Evaluation:
-    """A file of eval_gsm8k.py, in the order of its data set. Raises EvaluationError, naming the line."""
-    found = []
-    for number, record in read_lines(path, EvaluationError):
-        if missing := [name for name in NEEDED if name not in record]:
-            raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of eval_gsm8k.py")
-        found.append(record)
+    """Reads a file of eval_gsm8k.py, in the order of its data set. Raises EvaluationError, naming the line.
+
+    Example: `read_evaluation(pathlib.Path("answers.jsonl")).right(questions).mean()`.
+    """
+    found = [answer for _, answer in read_answers(path)]
     if not found:
         raise EvaluationError(f"{path} holds no answers")
-    asked, records = collections.Counter(), {}
-    for record in sorted(found, key=lambda record: record["index"]):
-        question = record["question"]
-        asked[question] += 1
-        records[question if asked[question] == 1 else f"{question} ({asked[question]})"] = record
-    return Evaluation(str(path.parent / path.stem), records)
+    asked, answers = collections.Counter(), {}
+    for answer in sorted(found, key=lambda answer: answer.index):
+        asked[answer.question] += 1
+        count = asked[answer.question]
+        answers[answer.question if count == 1 else f"{answer.question} ({count})"] = answer
+    return Evaluation(str(path.parent / path.stem), answers)
 
 
 def shared_questions(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The questions that all have, in the order of the first.
+    """The questions that all evaluations have, in the order of the first.
 
-    Raises EvaluationError if there are none, or if one is expected to have different answers.
+    Raises EvaluationError if there are none, or if evaluations differ in the answer that they expect to one.
+
+    Example: `shared_questions([first, second])[0]`.
     """
     first, *others = evaluations
-    shared = [q for q in first.records if all(q in other.records for other in others)]
+    shared = [q for q in first.answers if all(q in other.answers for other in others)]
     if not shared:
         raise EvaluationError(f"no question is in all of {', '.join(one.name for one in evaluations)}")
     for question in shared:
-        expected = first.records[question]["expected"]
+        expected = first.answers[question].expected
         for other in others:
-            if (own := other.records[question]["expected"]) != expected:
+            if (own := other.answers[question].expected) != expected:
                 raise EvaluationError(
                     f"{first.name} expects {expected!r} and {other.name} {own!r} as the answer to: {question}"
                 )
@@ -80,7 +79,10 @@ def shared_questions(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
-    """Each evaluation against the first, the first against itself."""
+    """Compares each evaluation with the first, and the first with itself. Raises EvaluationError: see `shared_questions`.
+
+    Example: `compare([read_evaluation(path) for path in paths])`.
+    """
     questions = shared_questions(evaluations)
     baseline, found = evaluations[0].right(questions), []
     for one in evaluations:
@@ -91,20 +93,21 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
                 name=one.name,
                 accuracy=accuracy(right.tolist()),
                 strict=float(one.right(questions, "strict").mean()),
-                seconds_per_sample=float(np.mean([one.records[question]["seconds"] for question in questions])),
+                seconds_per_sample=float(np.mean([one.answers[question].seconds for question in questions])),
                 difference=bootstrap_difference(right, baseline)
                 if fixed + broken >= FEW_FLIPS
                 else paired_difference(right.tolist(), baseline.tolist()),
                 fixed=[q for q, now, before in zip(questions, right, baseline, strict=True) if now and not before],
                 broken=[q for q, now, before in zip(questions, right, baseline, strict=True) if before and not now],
                 p=mcnemar(fixed, broken),
+                questions=len(questions),
             )
         )
     return found
 
 
-def markdown(found: Sequence[Comparison]) -> str:
-    """A table, one evaluation a row."""
+def comparison_table(found: Sequence[Comparison]) -> str:
+    """A table, one evaluation a row. Example: `print(comparison_table(compare(evaluations)))`."""
     lines = [
         "| | right [95 %] | boxed and right | difference to the first, points | fixed | broken | McNemar's p | s/sample |",
         "|---|---|---|---|---|---|---|---|",
@@ -119,16 +122,31 @@ def markdown(found: Sequence[Comparison]) -> str:
 
 
 def show_flips(evaluations: Sequence[Evaluation], found: Sequence[Comparison], limit: int | None = None) -> str:
-    """The questions that flipped, with both answers; the first `limit` fixed and broken ones of each evaluation."""
+    """The questions that flipped, with both answers; the first `limit` fixed and broken ones of each evaluation.
+
+    Example: `print(show_flips(evaluations, compare(evaluations), limit=3))`.
+    """
     lines = []
     for one, result in zip(evaluations[1:], found[1:], strict=True):
         for kind, questions in (("fixed", result.fixed), ("broken", result.broken)):
             lines.append(f"\n{one.name}: {len(questions)} {kind}")
             for question in questions[:limit]:
-                before, now = (each.records[question] for each in (evaluations[0], one))
+                before, now = (each.answers[question] for each in (evaluations[0], one))
                 lines.append(f"- {question}")
-                lines.append(f"  {before['extracted']} → {now['extracted']}, expected {now['expected']}")
+                lines.append(f"  {before.extracted} → {now.extracted}, expected {now.expected}")
     return "\n".join(lines).lstrip("\n")
+
+
+def write_comparison(evaluations: Sequence[Evaluation], found: Sequence[Comparison], folder: pathlib.Path) -> None:
+    """Writes the table with all questions that flipped (comparison.md), the figures (.json) and a plot (.png).
+
+    Example: `write_comparison(evaluations, compare(evaluations), folder)`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "comparison"
+    path.with_suffix(".md").write_text(f"{comparison_table(found)}\n\n{show_flips(evaluations, found)}\n")
+    path.with_suffix(".json").write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n")
+    plot(found, path.with_suffix(".png"))
 
 
 def plot(found: Sequence[Comparison], path: pathlib.Path) -> None:
@@ -149,15 +167,18 @@ def plot(found: Sequence[Comparison], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def cross_check(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The records that math-verify grades otherwise. Raises EvaluationError where it is not installed."""
+def cross_check(evaluation: Evaluation) -> list[GradedAnswer]:
+    """The answers that the library math-verify grades differently. Raises EvaluationError if it is not installed.
+
+    Example: `len(cross_check(read_evaluation(path)))`.
+    """
     try:
         import math_verify
     except ImportError:
         raise EvaluationError("math-verify is not installed: pip install -e '.[verify]'") from None
 
-    def agrees(record):
-        expected = math_verify.parse(f"\\boxed{{{record['expected']}}}")
-        return math_verify.verify(expected, math_verify.parse(record["text"])) == record["correct"]
+    def agrees(answer: GradedAnswer) -> bool:
+        expected = math_verify.parse(f"\\boxed{{{answer.expected}}}")
+        return math_verify.verify(expected, math_verify.parse(answer.text)) == answer.correct
 
-    return [record for record in evaluation.records.values() if not agrees(record)]
+    return [answer for answer in evaluation.answers.values() if not agrees(answer)]

@@ -1,4 +1,4 @@
-"""A data set through generation, graded, one JSON line a question; an interrupted run continues where it stopped."""
+"""Generates and grades completions for a data set, a JSON line for each question; an interrupted evaluation can go on."""
 
 import collections
 import contextlib
@@ -9,104 +9,104 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from trm_jax.data.answers import find_answer, majority, reference_answer, same_answer
-from trm_jax.data.examples import encode_prompts
-from trm_jax.decoding.generate import Answer
-from trm_jax.errors import UserError, differences, listing
+from tqdm import tqdm
+
+from trm_jax.checkpoints import SavedModel
+from trm_jax.data import Row, encode_prompts
+from trm_jax.decoding import Completion, DecodeConfig
+from trm_jax.errors import differences, listing
+from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers_to
 from trm_jax.evaluation.statistics import accuracy
-from trm_jax.files import lock_beside, locked, read_lines, read_object, write_whole
+from trm_jax.files import lock_beside, locked, read_object, write_whole
+from trm_jax.model import QwenTRM
 
-# What every record holds.
-RECORD = (
-    "index",
-    "question",
-    "expected",
-    "text",
-    "extracted",
-    "form",
-    "correct",
-    "strict",
-    "tokens",
-    "steps",
-    "seconds",
-)
-# Prompts to answers, as they end: `generate_each` with its settings.
-Generate = Callable[[list[list[int]]], Iterator[Answer]]
-
-
-class EvaluationError(UserError):
-    """An output file that does not belong to this evaluation."""
+# Takes prompts and yields completions as they end: `generate_each` with its settings.
+Generate = Callable[[list[list[int]]], Iterator[Completion]]
 
 
 def evaluate(
-    rows: Sequence[dict[str, str]],
+    rows: Sequence[Row],
     tokenizer,
     generate: Generate,
     output: pathlib.Path | None = None,
     settings: dict[str, Any] | None = None,
     samples: int = 1,
-    progress: Callable[..., Iterable] = lambda answers, total: answers,
-) -> list[dict[str, Any]]:
+    label: str | None = None,
+) -> list[GradedAnswer]:
     """Answers and grades every question.
 
     Args:
-        rows: `question` and `answer` (with its `####` line or box).
-        output: a file that gets one JSON line a question, as they are answered; lines that it holds already are kept.
-        settings: noted in the summary beside the output, for `require_same_settings` to compare when the evaluation goes on.
-        samples: answers that `generate` gives to each question; the answer that most of them end in is graded.
-        progress: wraps the iteration over questions, `total` of them.
+        rows: each with a `question` and, as `answer`, the worked solution with its `####` line or box.
+        generate: gives `samples` completions to each prompt; the answer that most of them end in is graded.
+        output: a file (.jsonl) that gets a line a question, as they are answered; lines that it holds already are kept. The
+            summary is written beside it.
+        settings: of this evaluation, for the summary; a file with other settings is refused.
+        label: of the progress bar; without a label there is no bar.
 
-    Returns one record a question, in the order of `rows`, as `grade` makes it; its seconds are those since the question
-    before was done. Raises EvaluationError if the file's questions are others, BusyError if another process writes it.
+    Returns the answers in the order of `rows`. Raises EvaluationError if the file is of another evaluation, BusyError if
+    another process writes it.
+
+    Example: `summarize(evaluate(rows, tokenizer, functools.partial(generate_each, model, ...), path, settings))`.
     """
+    settings = settings or {}
+    if output:
+        require_same_settings(output, settings)
     with locked(lock_beside(output), output) if output else contextlib.nullcontext():
-        done = read_records(output, rows) if output else {}
-        prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
+        done = read_answers_to(output, rows) if output else {}
         todo = [index for index in range(len(rows)) if index not in done]
-        finished = _by_question(generate([prompts[index] for index in todo]), samples)
-        started = time.perf_counter()
-        for number, answers in progress(finished, total=len(todo)):
-            now = time.perf_counter()
-            index = todo[number]
-            texts = [tokenizer.decode(answer.tokens, skip_special_tokens=True) for answer in answers]
-            done[index] = grade(index, rows[index], texts, answers, now - started)
-            started = now
+        prompts = encode_prompts(tokenizer, [rows[index]["question"] for index in todo])
+        finished = by_question(generate(prompts), samples)
+        ended = time.perf_counter()
+        for number, completions in tqdm(finished, label, len(todo), unit="question", disable=label is None):
+            index, before, ended = todo[number], ended, time.perf_counter()
+            texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+            done[index] = GradedAnswer.grade(index, rows[index], texts, completions, ended - before)
             if output:
-                _append(output, done[index], settings or {})
-        return [done[index] for index in range(len(rows))]
+                _append(output, done[index], settings)
+    answers = [done[index] for index in range(len(rows))]
+    if output:
+        write_whole(output.with_suffix(".json"), json.dumps(settings | summarize(answers), indent=2) + "\n")
+    return answers
 
 
-def _append(output: pathlib.Path, record: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Writes a record; before the first one, the settings beside it."""
+def _append(output: pathlib.Path, answer: GradedAnswer, settings: dict[str, Any]) -> None:
+    """Writes an answer; before the first one, the settings beside it."""
     if not output.exists():
         write_whole(output.with_suffix(".json"), json.dumps(settings, indent=2) + "\n")
     with output.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(json.dumps(answer.to_json(), ensure_ascii=False) + "\n")
 
 
-def _by_question(answers: Iterable[Answer], samples: int) -> Iterator[tuple[int, list[Answer]]]:
-    """All samples of a question, in their order, as soon as the last one has ended."""
+def by_question(completions: Iterable[Completion], samples: int) -> Iterator[tuple[int, list[Completion]]]:
+    """Yields the number of a question with all its samples, in their order, as soon as the last one has ended."""
     waiting = collections.defaultdict(list)
-    for answer in answers:
-        waiting[answer.prompt].append(answer)
-        if len(waiting[answer.prompt]) == samples:
-            yield answer.prompt, sorted(waiting.pop(answer.prompt), key=lambda answer: answer.sample)
+    for completion in completions:
+        waiting[completion.prompt].append(completion)
+        if len(waiting[completion.prompt]) == samples:
+            yield completion.prompt, sorted(waiting.pop(completion.prompt), key=lambda one: one.sample)
 
 
 def file_name(settings: dict[str, Any]) -> str:
-    """Of the records of an evaluation with these settings."""
-    words = "-".join(pathlib.Path(str(value)).stem for value in settings.values())
+    """A name for the file of an evaluation, made of all its settings but the fingerprint.
+
+    Example: `file_name({"data": "gsm8k", "head": "trm"})` is `"gsm8k-trm.jsonl"`.
+    """
+    values = [value for name, value in settings.items() if name != "fingerprint"]
+    words = "-".join(pathlib.Path(str(value)).stem for value in values)
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
 
 
 def require_jsonl(path: pathlib.Path) -> None:
-    """Raises EvaluationError for a file that its own summary, NAME.json, could overwrite."""
+    """Raises EvaluationError unless a file ends in .jsonl: its own summary, NAME.json, could overwrite it.
+
+    Example: `require_jsonl(pathlib.Path("answers.jsonl"))`.
+    """
     if path.suffix != ".jsonl":
         raise EvaluationError(f"{path} must end in .jsonl: it holds one JSON line a question")
 
 
 def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Raises EvaluationError if the file is of an evaluation with other settings, which a summary beside it notes."""
+    """Raises EvaluationError if the file is of an evaluation with other settings, as the summary beside it has them."""
     require_jsonl(path)
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
@@ -115,90 +115,75 @@ def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
             raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
 
 
-def grade(
-    index: int, row: dict[str, str], texts: Sequence[str], answers: Sequence[Answer], seconds: float
+def settings_of(
+    saved: SavedModel,
+    model: QwenTRM,
+    config: DecodeConfig,
+    data: str,
+    max_new_tokens: int,
+    dtype: str,
+    weights: str,
+    samples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """What is written of a question: the sample that wins the vote, and all samples where there are several.
+    """The settings of an evaluation, for its summary. Raises EvaluationError for several samples without a temperature.
 
-    `form` tells how the answer was stated, see `find_answer`; `correct` counts any form, `strict` only boxed answers.
-    `tokens` are new ones, of all samples; `steps` the supervision steps that a token took on average, `token_steps` those
-    of each token of the winning sample, where they differ.
+    `model` is as `saved` has loaded it, before `for_decoding`.
+
+    Example: `settings_of(saved, model, config, "gsm8k", 512, "bfloat16", "ema", samples=1, seed=0)`.
     """
-    expected = reference_answer(row["answer"])
-    samples = [_grade_text(text, expected) for text in texts]
-    winner = majority([sample["extracted"] for sample in samples])
-    steps = [step for answer in answers for step in answer.steps]
-    record = {
-        "index": index,
-        "question": row["question"],
-        "expected": expected,
-        **samples[winner],
-        "tokens": len(steps),
-        "steps": sum(steps) / len(steps),
-        "seconds": seconds,
-    }
-    if len(set(steps)) > 1:
-        record["token_steps"] = answers[winner].steps
-    if len(samples) > 1:
-        record["samples"] = samples
-    return record
+    settings = {"data": data, "head": config.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    if config.temperature > 0:
+        settings |= {"samples": samples, "temperature": config.temperature, "top_p": config.top_p, "seed": seed}
+    elif samples > 1:
+        raise EvaluationError("--samples above 1 without --temperature would give the same answer each time")
+    if config.head == "backbone":
+        return settings | {"fingerprint": saved.fingerprint()}
+    settings |= {"checkpoint": saved.label, "weights": weights}
+    settings |= {"supervision_steps": config.supervision_steps, "kv_cache": config.kv_cache}
+    if config.early_exit is not None:
+        settings["early_exit"] = config.early_exit
+    return settings | {"fingerprint": saved.fingerprint(model)}
 
 
-def _grade_text(text: str, expected: str | None) -> dict[str, Any]:
-    found = find_answer(text)
-    correct = found is not None and same_answer(found.text, expected)
-    return {
-        "text": text,
-        "extracted": found and found.text,
-        "form": found and found.form,
-        "correct": correct,
-        "strict": correct and found.form == "boxed",
-    }
+def summarize(answers: Sequence[GradedAnswer]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, how answers were stated, and speed (compilation included).
 
-
-def read_records(path: pathlib.Path, rows: Sequence[dict[str, str]]) -> dict[int, dict[str, Any]]:
-    """The records that a file holds of these rows, by index; a last line cut short by a kill is removed from the file.
-
-    Raises EvaluationError, naming the line.
+    Example: `summarize(answers)["accuracy"]`.
     """
-    if not path.exists():
-        return {}
-    whole = path.read_bytes()
-    if not whole.endswith(b"\n"):
-        write_whole(path, whole[: whole.rfind(b"\n") + 1])
-    records = {}
-    for number, record in read_lines(path, EvaluationError):
-        if missing := [name for name in RECORD if name not in record]:
-            raise EvaluationError(f"{path}, line {number} lacks {listing(missing)}: it is no record of this version")
-        index = record["index"]
-        if not isinstance(index, int) or index < 0:
-            raise EvaluationError(f"{path}, line {number} has the index {index!r:.80}: it is no record of this version")
-        if index < len(rows):
-            row = rows[index]
-            if (record["question"], record["expected"]) != (row["question"], reference_answer(row["answer"])):
-                raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
-            records[index] = record
-    return records
-
-
-def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, how answers were stated, and speed (compilation included)."""
-    seconds, tokens = (sum(record[name] for record in records) for name in ("seconds", "tokens"))
-    interval = accuracy([record["correct"] for record in records])
-    forms = collections.Counter(record["form"] or "none" for record in records)
+    seconds, tokens = (sum(getattr(answer, name) for answer in answers) for name in ("seconds", "tokens"))
+    interval = accuracy([answer.correct for answer in answers])
+    forms = collections.Counter(answer.form or "none" for answer in answers)
     summary = {
-        "questions": len(records),
-        "correct": sum(record["correct"] for record in records),
+        "questions": len(answers),
+        "correct": sum(answer.correct for answer in answers),
         "accuracy": interval.estimate,
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
-        "strict": sum(record["strict"] for record in records),
+        "strict": sum(answer.strict for answer in answers),
         "forms": dict(forms.most_common()),
-        "seconds_per_sample": seconds / len(records),
+        "seconds_per_sample": seconds / len(answers),
         "tokens_per_second": tokens / seconds,
-        "steps_per_token": sum(record["steps"] * record["tokens"] for record in records) / tokens,
+        "steps_per_token": sum(answer.steps * answer.tokens for answer in answers) / tokens,
     }
-    every = [sample["correct"] for record in records for sample in record.get("samples", [])]
-    if every:
+    if any(answer.samples for answer in answers):
+        every = [sample.correct for answer in answers for sample in answer.every_sample]
         summary["sample_accuracy"] = sum(every) / len(every)
     return summary
+
+
+def show_summary(summary: dict[str, Any], samples: int = 1, early_exit: float | None = None) -> str:
+    """A few lines for a person. Example: `print(show_summary(summarize(answers)))`."""
+    lines = [
+        f"accuracy   {100 * summary['accuracy']:.1f} %, 95 % interval {100 * summary['accuracy_low']:.1f} to "
+        f"{100 * summary['accuracy_high']:.1f} ({summary['correct']} of {summary['questions']}, "
+        f"{summary['strict']} of them boxed)",
+        f"answers    {', '.join(f'{count} {form}' for form, count in summary['forms'].items())}",
+        f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
+        "compilation included",
+    ]
+    if samples > 1:
+        lines.append(f"one sample {100 * summary['sample_accuracy']:.1f} % on average; the accuracy is of the majority")
+    if early_exit is not None:
+        lines.append(f"steps      {summary['steps_per_token']:.2f} supervision steps a token")
+    return "\n".join(lines)

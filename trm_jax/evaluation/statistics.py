@@ -1,4 +1,4 @@
-"""What counts of right answers allow to say: shares and paired differences with their 95 % intervals, and McNemar's test."""
+"""Statistics of right answers: shares and paired differences with their 95 % intervals, and McNemar's test."""
 
 import dataclasses
 import math
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import binomtest, bootstrap
+from scipy.stats import t as student_t
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 DRAWS = 10_000  # of the bootstrap
@@ -23,16 +25,18 @@ class Interval:
         return f"{100 * self.estimate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def points(self) -> str:
-        """As a difference, in percentage points."""
+        """The interval of a difference as a text, in percentage points."""
         return f"{100 * self.estimate:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 def accuracy(right: Sequence[bool]) -> Interval:
-    """The share of right answers with Wilson's score interval."""
-    n, share = len(right), sum(right) / len(right)
-    center = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Interval(share, max(0.0, center - half), min(1.0, center + half))
+    """The share of right answers with Wilson's score interval.
+
+    Example: `str(accuracy([True, True, False]))` is `66.7 % [20.8, 93.9]`.
+    """
+    found = binomtest(int(sum(right)), len(right))
+    low, high = found.proportion_ci(method="wilson")
+    return Interval(found.statistic, float(low), float(high))
 
 
 def flips(right: Sequence[bool], baseline: Sequence[bool]) -> tuple[int, int]:
@@ -44,10 +48,12 @@ def flips(right: Sequence[bool], baseline: Sequence[bool]) -> tuple[int, int]:
 
 
 def paired_difference(right: Sequence[bool], baseline: Sequence[bool]) -> Interval:
-    """How much more is right than in the baseline, on the same questions, with Agresti and Min's 95 % interval.
+    """The accuracy minus the baseline's, on the same questions, with Agresti and Min's 95 % interval.
 
     Their adjustment (2005) of Wald's interval adds half a question to each of the four cells of the paired table, so that
     few or no disagreements do not look certain.
+
+    Example: `paired_difference([True, True], [True, False]).points()`.
     """
     fixed, broken = flips(right, baseline)
     n = len(right)
@@ -58,18 +64,19 @@ def paired_difference(right: Sequence[bool], baseline: Sequence[bool]) -> Interv
 
 
 def bootstrap_difference(right: Bool[np.ndarray, " n"], baseline: Bool[np.ndarray, " n"], seed: int = 0) -> Interval:
-    """How much more is right than in the baseline, on the same questions: percentiles of 10,000 draws of questions."""
-    differences, n = right.astype(np.float32) - baseline, len(right)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.float32)
-    low, high = np.quantile(drawn @ differences / n, [0.025, 0.975])
-    return Interval(float(differences.mean()), float(low), float(high))
+    """The accuracy minus the baseline's, on the same questions; the interval is from 10,000 draws of the questions."""
+    differences = right.astype(np.float32) - baseline
+    found = bootstrap((differences,), np.mean, n_resamples=DRAWS, batch=100, method="percentile", rng=seed)
+    return Interval(float(differences.mean()), *map(float, found.confidence_interval))
 
 
 def accuracy_of_runs(right: Bool[np.ndarray, "R n"]) -> Interval:
     """The share of right answers of R runs on the same n questions; the runs' spread is part of the interval.
 
-    Student's t with the degrees of freedom of Welch and Satterthwaite: three runs hardly tell how much runs differ, and the
-    interval is as wide as that makes it. Of one run, Wilson's.
+    The interval is Student's t with Welch and Satterthwaite's degrees of freedom: it is wide for three runs, which hardly
+    tell how much runs differ. For one run it is Wilson's.
+
+    Example: `accuracy_of_runs(np.array([[True, False], [True, True]]))`.
     """
     if len(right) == 1:
         return accuracy(right[0].tolist())
@@ -77,8 +84,12 @@ def accuracy_of_runs(right: Bool[np.ndarray, "R n"]) -> Interval:
 
 
 def difference_of_runs(right: Bool[np.ndarray, "R n"], baseline: Bool[np.ndarray, "R2 n"]) -> Interval:
-    """How much more is right than in the baseline, on the same questions; the spread of both sides' runs is part of the
-    interval, as in `accuracy_of_runs`. With one run a side, Agresti and Min's.
+    """The accuracy of R runs minus that of R2 baseline runs, on the same n questions.
+
+    The interval includes the spread of both sides' runs, as in `accuracy_of_runs`; with one run a side it is Agresti and
+    Min's.
+
+    Example: `difference_of_runs(right, baseline).points()`.
     """
     if len(right) == len(baseline) == 1:
         return paired_difference(right[0].tolist(), baseline[0].tolist())
@@ -101,19 +112,15 @@ def _of_runs(right: Bool[np.ndarray, "R n"]) -> tuple[float, int]:
 
 
 def _student(estimate: float, parts: Sequence[tuple[float, int]], least: float, most: float) -> Interval:
-    from scipy.stats import t
-
     square = sum(part for part, _ in parts)
     freedom = square**2 / sum(part**2 / own for part, own in parts)
-    half = float(t.ppf(0.975, freedom)) * math.sqrt(square)
+    half = float(student_t.ppf(0.975, freedom)) * math.sqrt(square)
     return Interval(float(estimate), max(least, float(estimate) - half), min(most, float(estimate) + half))
 
 
 def mcnemar(fixed: int, broken: int) -> float:
-    """The probability of so uneven a split, or a more uneven one, of the questions that flipped, were both equally good.
+    """The p-value of McNemar's test, exact and two-sided.
 
-    Exact and two-sided.
+    It is the probability that the flipped questions split at least so unevenly if both evaluations are equally good.
     """
-    from scipy.stats import binomtest
-
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0

@@ -1,197 +1,97 @@
-"""What variants of the recursion come to, trained with several seeds and evaluated on the same questions."""
+"""Variants of the recursion, each trained with several seeds, and evaluated on the same questions."""
 
-import collections
 import dataclasses
-import functools
-import json
 import pathlib
-import statistics
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from trm_jax.errors import UserError, listing
+from trm_jax.experiments.ablation_report import report
+from trm_jax.files import locked
 
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
-from trm_jax.config import TrainConfig, TRMConfig
-from trm_jax.data.datasets import DataConfig
-from trm_jax.data.loader import Batch
-from trm_jax.data.training_set import make_training_set
-from trm_jax.evaluation.compare import Evaluation, read_evaluation, shared_questions
-from trm_jax.evaluation.statistics import Interval, accuracy_of_runs, difference_of_runs
-from trm_jax.hardware.flops import count_flops
-from trm_jax.model.qwen import Qwen, abstract_qwen
-from trm_jax.model.qwen_trm import abstract_trm
-from trm_jax.model.weights import cast, count_weights
-from trm_jax.training.metrics import METRICS, TIMINGS, read_metrics
-from trm_jax.training.optimizer import make_optimizer, supervision_depths
-from trm_jax.training.step import make_train_batch, new_state
+PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
+OWN = ("model", "output", "data", "seed", "eval-limit")  # options of train.py that a variant cannot set
+# A function that runs a script with options to its end, and raises a UserError if it fails.
+RunScript = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """What one training took, and what its head costs."""
+class Ablation:
+    """The variants to train, and the questions to evaluate them on.
 
-    batches: int
-    optimizer_steps: int
-    parameters: int  # trained
-    block_calls: int  # for a token
-    flops: int  # of the whole training, matrix products only
-    seconds: float  # of the whole training at its median batch: neither compilation nor evaluation
-    loss: float  # held out, nats a token, after the last supervision step
-
-
-def read_run(folder: pathlib.Path) -> Run:
-    """Of a finished run of train.py in its folder."""
-    config = folders.read_config(folder)
-    trm, train = TRMConfig.from_json(config["trm"]), TrainConfig.from_json(config["train"])
-    depths = supervision_depths(train, trm.supervision_steps, config["num_batches"])
-    qwen = checkpoint.read_backbone_config(folders.model_folder(folder))
-    backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(qwen))
-    metrics, timings = read_metrics(folder / METRICS), read_metrics(folder / TIMINGS)
-    return Run(
-        batches=len(metrics),
-        optimizer_steps=int(depths.sum()),
-        parameters=count_weights(abstract_trm(backbone, trm)),
-        block_calls=trm.passes * trm.calls,
-        flops=training_flops(folder, config, backbone, trm, train, depths),
-        seconds=len(timings) * statistics.median(record["seconds"] for record in timings),
-        loss=[record["held_out_loss"][-1] for record in metrics if "held_out_loss" in record][-1],
-    )
-
-
-def training_flops(
-    folder: pathlib.Path, config: dict[str, Any], backbone: Qwen, trm: TRMConfig, train: TrainConfig, depths: np.ndarray
-) -> int:
-    """Counted for each shape and depth of the batches that the run had."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
-    shapes = batch_shapes(folders.model_folder(folder), DataConfig(**values), train, config["held_out"], len(depths))
-    kinds = collections.Counter((*shape, int(depth)) for shape, depth in zip(shapes, depths, strict=True))
-    optimizer, total = make_optimizer(train, int(depths.sum())), 0
-    for (tokens, labels, depth), count in kinds.items():
-        recursion = abstract_trm(backbone, dataclasses.replace(trm, supervision_steps=depth))
-        state = jax.eval_shape(functools.partial(new_state, optimizer=optimizer), recursion)
-        batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in (tokens, labels, labels)))
-        train_batch = make_train_batch(optimizer, train.ema_decay, jnp.dtype(train.dtype))
-        total += count * count_flops(train_batch, state, backbone, batch)
-    return total
-
-
-@functools.cache  # reading the rows again for each variant would take most of a report's time
-def batch_shapes(
-    model: pathlib.Path, data: DataConfig, train: TrainConfig, held_out: int, count: int
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Of the tokens and the labels of each of a run's batches."""
-    loader = make_training_set(data, train, checkpoint.load_tokenizer(model), held_out).loader
-    batches = (loader[number] for number in range(count))
-    return [(batch.tokens.shape, batch.labels.shape) for batch in batches]
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """The runs of one variant, one for each seed, on the questions that all runs answered."""
-
-    name: str
-    runs: Sequence[Run]
-    right: np.ndarray  # bool[R, n]
-    seconds_per_sample: float  # of the evaluation
-
-    def mean(self, field: str) -> float:
-        return statistics.mean(getattr(run, field) for run in self.runs)
-
-
-def report(
-    backbone: pathlib.Path,
-    runs: Mapping[str, Sequence[pathlib.Path]],
-    against: str,
-    folder: pathlib.Path,
-    limit: int | None = None,
-) -> str:
-    """Writes `report.md`, `report.json` and `report.png` to the folder and returns the Markdown.
-
-    Args:
-        backbone: the answers of the backbone alone.
-        runs: the training folders of each variant, with the answers in `answers.jsonl`.
-        against: the variant that the others are compared with, beside the backbone.
-        limit: only the first so many questions.
+    Example: `Ablation(model, output, PRESETS, seeds=(0, 1, 2), against="single", data="demo").compare(run_script)`.
     """
-    base = read_evaluation(backbone)
-    answers = {name: [read_evaluation(run / "answers.jsonl") for run in folders] for name, folders in runs.items()}
-    questions = shared_questions([base, *(one for each in answers.values() for one in each)])[:limit]
-    baseline = base.right(questions)[None]
-    variants = [
-        Variant(
-            name=name,
-            runs=[read_run(run) for run in runs[name]],
-            right=np.stack([one.right(questions) for one in each]),
-            seconds_per_sample=statistics.mean(_seconds(one, questions) for one in each),
-        )
-        for name, each in answers.items()
-    ]
-    control = next(variant for variant in variants if variant.name == against)
-    rows = [_row(variant, baseline, control) for variant in variants]
-    text = _markdown(rows, against, base, baseline)
-    (folder / "report.md").write_text(text + "\n")
-    summary = {"questions": len(questions), "backbone": float(baseline.mean()), "variants": rows}
-    (folder / "report.json").write_text(json.dumps(summary, indent=1, default=dataclasses.asdict) + "\n")
-    _plot(variants, baseline, folder / "report.png")
-    return text
+
+    model: pathlib.Path
+    output: pathlib.Path  # the folder of the runs and of the report
+    variants: Mapping[str, Mapping[str, Any]]  # options of train.py, by variant
+    seeds: Sequence[int]
+    against: str  # the variant that the others are compared with
+    data: str
+    eval_data: str | None = None  # None: the test split of `data`
+    questions: int = 500
+    max_new_tokens: int | None = None
+
+    def __post_init__(self):
+        if self.against not in self.variants:
+            raise UserError(f"--against {self.against} is none of the variants {sorted(self.variants)}")
+        if self.eval_data is None and pathlib.Path(self.data).is_file():
+            raise UserError(f"{self.data} is a file of training rows: name the questions with --eval-data")
+
+    def compare(self, run: RunScript) -> str:
+        """Trains and evaluates what is not there yet, by train.py and eval_gsm8k.py, and returns the report.
+
+        Raises a UserError where a script fails, BusyError if another process works in the folder.
+        """
+        with locked(self.output / ".lock", self.output):
+            return self._compare(run)
+
+    def _compare(self, run: RunScript) -> str:
+        # All variants with the first seed come first, so that they can be compared early.
+        runs = [(name, seed) for seed in self.seeds for name in self.variants]
+        questions = ["--data", self.eval_data or self.data, "--limit", self.questions]
+        if self.max_new_tokens is not None:
+            questions += ["--max-new-tokens", self.max_new_tokens]
+        backbone = self.output / "backbone.jsonl"
+        run("eval_gsm8k.py", "--checkpoint", self.model, "--head", "backbone", "--output", backbone, *questions)
+        for number, (name, seed) in enumerate(runs, start=1):
+            folder = self.output / name / str(seed)
+            print(f"[{number} of {len(runs)}] {name}, seed {seed}", flush=True)
+            own = ["--model", self.model, "--output", folder, "--data", self.data, "--seed", seed, "--eval-limit", 0]
+            run("train.py", *own, *arguments(self.variants[name]))
+            run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
+        folders = {name: [self.output / name / str(seed) for seed in self.seeds] for name in self.variants}
+        return report(backbone, folders, self.against, self.output, self.questions)
 
 
-def _seconds(evaluation: Evaluation, questions: Sequence[str]) -> float:
-    return statistics.mean(evaluation.records[question]["seconds"] for question in questions)
+def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
+    """train.py's options for each variant of a TOML file, or the presets. Raises UserError.
+
+    Example: `read_variants(pathlib.Path("docs/ablations/presets.toml"))`.
+    """
+    if path is None:
+        return PRESETS
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+    common = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    variants = {name: common | own for name, own in content.items() if isinstance(own, dict)}
+    for name, own in variants.items():
+        if nested := [key for key in own if isinstance(own[key], dict)]:
+            raise UserError(f'{path}: {name} holds a table; a name with a dot needs quotes: ["{name}.{nested[0]}"]')
+        if taken := [key for key in own if key.replace("_", "-") in OWN]:
+            raise UserError(f"{path}: {name} sets {listing(taken)}, which ablate.py itself gives to each run")
+    return variants
 
 
-def _row(variant: Variant, baseline: np.ndarray, control: Variant) -> dict[str, Any]:
-    means = {field.name: variant.mean(field.name) for field in dataclasses.fields(Run)}
-    return means | {
-        "name": variant.name,
-        "accuracy_of_each_run": variant.right.mean(axis=1).tolist(),
-        "accuracy": accuracy_of_runs(variant.right),
-        "over_backbone": difference_of_runs(variant.right, baseline),
-        "over_control": None if variant is control else difference_of_runs(variant.right, control.right),
-        "seconds_per_sample": variant.seconds_per_sample,
-    }
-
-
-def _markdown(rows: Sequence[dict[str, Any]], against: str, base: Evaluation, baseline: np.ndarray) -> str:
-    lines = [
-        f"{baseline.size} questions, {len(rows[0]['accuracy_of_each_run'])} seeds; intervals of 95 %, over questions and "
-        "seeds; differences in points, paired.",
-        "",
-        f"| | right | each seed, % | over the backbone | over {against} | held-out loss | trained weights | block calls "
-        "a token | training, TFLOP | training, s | optimizer steps | answering, s/sample |",
-        "|" + "---|" * 12,
-        f"| backbone | {100 * baseline.mean():.1f} % | – | – | – | – | 0 | 0 | 0 | 0 | 0 "
-        f"| {_seconds(base, list(base.records)):.3f} |",
-    ]
-    for row in rows:
-        seeds = ", ".join(f"{100 * share:.1f}" for share in row["accuracy_of_each_run"])
-        over: Interval | None = row["over_control"]
-        lines.append(
-            f"| {row['name']} | {row['accuracy']} | {seeds} | {row['over_backbone'].points()} "
-            f"| {over.points() if over else '–'} | {row['loss']:.4f} | {row['parameters']:,.0f} "
-            f"| {row['block_calls']:.0f} | {row['flops'] / 1e12:.3g} | {row['seconds']:.0f} "
-            f"| {row['optimizer_steps']:,.0f} | {row['seconds_per_sample']:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def _plot(variants: Sequence[Variant], baseline: np.ndarray, path: pathlib.Path) -> None:
-    """Each seed's accuracy beside the mean with its interval, and the backbone's as a line."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.5 + 1.1 * len(variants), 4), layout="constrained")
-    axes = figure.subplots()
-    for place, variant in enumerate(variants):
-        axes.plot([place] * len(variant.right), 100 * variant.right.mean(axis=1), "o", color="tab:orange", alpha=0.6)
-        interval = accuracy_of_runs(variant.right)
-        ends = [100 * (interval.estimate - interval.low)], [100 * (interval.high - interval.estimate)]
-        axes.errorbar(place, 100 * interval.estimate, yerr=ends, fmt="_", capsize=4, color="tab:blue")
-    axes.axhline(100 * baseline.mean(), color="grey", linestyle="--", label="backbone alone")
-    axes.set_xticks(range(len(variants)), [variant.name for variant in variants], rotation=30, ha="right")
-    axes.set(ylabel="right, % (each seed; mean, 95 % interval)", ylim=(0, None))
-    axes.legend()
-    figure.savefig(path, dpi=120)
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """The options, for example `{"batch-size": 8, "random-depth": True}`, as arguments of a command line."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words

@@ -2,31 +2,56 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trm_jax.data import Row
+from trm_jax.errors import UserError
+from trm_jax.evaluation import GradedAnswer, require_jsonl
 from trm_jax.files import write_whole
 
 
-def right_solutions(record: dict[str, Any], keep: int) -> Iterator[dict[str, str]]:
-    """Rows for training from a graded question, at most `keep` different ones; the right answer stands in a box."""
-    samples = record.get("samples", [record])
-    texts = dict.fromkeys(sample["text"].strip() for sample in samples if sample["strict"])
+def samples_file(output: pathlib.Path) -> pathlib.Path:
+    """The file beside `output` that all samples are kept in. Raises a UserError if `output` holds something else.
+
+    Example: `samples_file(pathlib.Path("own.jsonl")).name` is `"own.samples.jsonl"`.
+    """
+    require_jsonl(output)
+    drawn = output.with_suffix(".samples.jsonl")
+    if output.exists() and not drawn.exists():
+        raise UserError(f"{output} holds something else than solutions drawn here: give another --output")
+    return drawn
+
+
+def right_solutions(answer: GradedAnswer, keep: int) -> Iterator[Row]:
+    """At most `keep` different solutions of a graded question, as rows for training; each has the right answer in a box."""
+    texts = dict.fromkeys(sample.text.strip() for sample in answer.every_sample if sample.strict)
     for text in list(texts)[:keep]:
-        yield {"question": record["question"], "answer": text}
+        yield {"question": answer.question, "answer": text}
 
 
-def write_solutions(path: pathlib.Path, records: Sequence[dict[str, Any]], keep: int) -> dict[str, Any]:
-    """Writes the right solutions of all questions as JSON lines, and returns what there is to say of them."""
-    kept = [list(right_solutions(record, keep)) for record in records]
+def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: int, settings: Mapping[str, Any]) -> str:
+    """Writes the right solutions of all questions as JSON lines, and settings and counts beside them.
+
+    Returns the counts for a person.
+
+    Example: `print(write_solutions(path, evaluate(rows, tokenizer, generate, samples=4), keep=4, settings={}))`.
+    """
+    kept = [list(right_solutions(answer, keep)) for answer in answers]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for rows in kept for row in rows]
     write_whole(path, "".join(lines))
-    samples = [sample for record in records for sample in record.get("samples", [record])]
-    return {
-        "questions": len(records),
+    samples = [sample for answer in answers for sample in answer.every_sample]
+    counts = {
+        "questions": len(answers),
         "questions_without": sum(not rows for rows in kept),
         "samples": len(samples),
-        "right": sum(sample["correct"] for sample in samples),
-        "right_but_not_boxed": sum(sample["correct"] and not sample["strict"] for sample in samples),
+        "right": sum(sample.correct for sample in samples),
+        "right_but_not_boxed": sum(sample.correct and not sample.strict for sample in samples),
         "solutions": len(lines),
     }
+    write_whole(path.with_suffix(".json"), json.dumps({**settings, **counts}, indent=2) + "\n")
+    return (
+        f"{counts['right']:,} of {counts['samples']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
+        f"a box\n{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"
+        f"{counts['solutions']:,} different right solutions are in {path}"
+    )

@@ -1,4 +1,4 @@
-"""Matmul FLOPs of a program, counted over its jaxpr: XLA's own cost analysis counts a loop's body once."""
+"""Matmul FLOPs of a program, counted over its jaxpr because XLA's own cost analysis counts a loop's body only once."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,6 +13,8 @@ def count_flops(function: Callable, *args) -> int:
 
     `args` may be shapes (`jax.ShapeDtypeStruct`): nothing is computed. Loops count as often as they run, a condition as its
     most expensive branch. Raises ValueError for a loop whose trip count is known only at run time.
+
+    Example: `count_flops(lambda a, b: a @ b, a, b)`.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -5,8 +5,8 @@
     lengths = [5, 3]      row 0  | a b c d e . . . |   the next token goes to slot 5
                           row 1  | a b c . . . . . |   the next token goes to slot 3
 
-A backbone layer owns one cache layer. In the recursion every block call of a pass is a virtual layer of its own, for all
-passes together or for each.
+A backbone layer has one cache layer. In the recursion every block call of a pass has one, which all passes share
+(last_pass), or one for each pass (per_pass).
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from jaxtyping import Array, Float, Int
 
 
 class KeysValues(NamedTuple):
-    """Of new tokens, as attention makes them; with a first axis where they are of several layers."""
+    """Keys and values of new tokens, as attention computes them; those of several layers are stacked on a first axis."""
 
     keys: Float[Array, "*layers B S K H"]
     values: Float[Array, "*layers B S K H"]
 
 
 class Past(NamedTuple):
-    """What one layer has kept. A head's slots lie together: attention reads them as they are, without a copy."""
+    """The cached keys and values of one layer. A head's slots are adjacent, so that attention reads them without a copy."""
 
     keys: Float[Array, "B K C H"]
     values: Float[Array, "B K C H"]
@@ -39,7 +39,7 @@ class Past(NamedTuple):
 class KVCache:
     """Keys and values of the tokens seen so far.
 
-    One array a layer, or one for all layers that a loop runs over: taking a layer out of that copies it.
+    Layers that a loop runs over share one array, other layers have one each: taking a layer out of an array copies it.
     """
 
     keys: tuple[Float[Array, "layers B K C H"], ...]
@@ -48,14 +48,14 @@ class KVCache:
 
     @classmethod
     def empty(cls, places: int, layers: int, batch: int, capacity: int, heads: int, head_size: int, dtype) -> Self:
-        """`places` arrays of `layers` layers each."""
+        """An empty cache of `places` arrays, each for `layers` layers."""
         shape = (layers, batch, heads, capacity, head_size)
         keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(places)) for _ in range(2))
         return cls(keys, values, jnp.zeros(batch, jnp.int32))
 
     @classmethod
     def of_prompts(cls, new: Sequence[KeysValues], lengths: Int[Array, " B"]) -> Self:
-        """A cache that holds prompts, padded on the right, and no more. `new`: for each place, of all its layers."""
+        """A cache just large enough for prompts padded on the right. `new`: keys and values for each of its arrays."""
         keys, values = (tuple(jnp.swapaxes(array, 2, 3) for array in arrays) for arrays in zip(*new, strict=True))
         return cls(keys, values, lengths)
 
@@ -66,13 +66,13 @@ class KVCache:
 
     def positions(self, length: int) -> Int[Array, "B S"]:
         """The positions of the next `length` tokens of each row."""
-        return self.lengths[:, None] + jnp.arange(length)
+        return self.lengths[:, None] + jnp.arange(length)[None]
 
     def past(self, place: int, layer: Int[Array, ""] | int = 0) -> Past:
         return Past(self.keys[place][layer], self.values[place][layer], self.lengths)
 
     def append(self, new: Sequence[KeysValues], written: Int[Array, " B"]) -> Self:
-        """Writes one token a row behind what the row holds; only where `written` is 1 does it count."""
+        """Writes one token a row behind those that it holds; where `written` is 0, the row's length stays as it is."""
         rows = jnp.arange(self.lengths.shape[0])
 
         def put(array, token):
@@ -86,7 +86,7 @@ class KVCache:
         )
 
     def insert(self, prompts: Self, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
-        """Prompts take the place of rows; a row beyond the batch is left out. What does not fit is padding."""
+        """Replaces `rows` by the prompts `sources`; a row beyond the batch is skipped. Slots that do not fit are padding."""
         slots = slice(0, min(self.capacity, prompts.capacity))
 
         def put(kept, new):
@@ -99,9 +99,9 @@ class KVCache:
         )
 
     def resize(self, capacity: int) -> Self:
-        """The same tokens in rows of another capacity, one array after the other: each is let go once it is copied.
+        """The same tokens in rows of another capacity.
 
-        Donated: the cache itself cannot be used afterwards.
+        Each array is freed once it is copied, to save memory: this cache cannot be used afterwards.
         """
         keys, values = ([_resize(array, capacity) for array in arrays] for arrays in (self.keys, self.values))
         return KVCache(tuple(keys), tuple(values), self.lengths)

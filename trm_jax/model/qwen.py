@@ -8,8 +8,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import QwenConfig
+from trm_jax.model.attention import Attention, Rotation
 from trm_jax.model.kv_cache import KeysValues, KVCache, Past
-from trm_jax.model.layers import Attention, RMSNorm, Rotation, SwiGLU
+from trm_jax.model.layers import RMSNorm, SwiGLU
 
 NUM_LEVELS = 4  # hidden states kept for the recursion: after the embedding, 1/3, 2/3 and all of the layers
 
@@ -58,7 +59,7 @@ class Qwen(nnx.Module):
 
     @property
     def stacked(self) -> bool:
-        """Whether the layers are one module that a loop runs over: quick to compile, and slow for a single token."""
+        """Whether the layers are one module of stacked weights, run in a loop: quick to compile, slow for single tokens."""
         return isinstance(self.layers, QwenLayer)
 
     def rotation(self, positions: Int[Array, "#B S"]) -> Rotation:
@@ -73,7 +74,7 @@ class Qwen(nnx.Module):
     def __call__(self, tokens: Int[Array, "B S"], cache: KVCache | None = None) -> tuple[Hidden, list[KeysValues]]:
         """Hidden states of the tokens, and their keys and values as `KVCache` takes them.
 
-        Without a cache the tokens are whole sequences; with one there is one a row, which follows those in the cache.
+        Without a cache the tokens are whole sequences; with one there is one token a row, which follows those in it.
         """
         length, num_layers = tokens.shape[1], self.config.num_layers
         rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
@@ -81,7 +82,7 @@ class Qwen(nnx.Module):
 
         def apply_layer(carry, layer: QwenLayer, index, past: Past | None):
             h, new = layer(carry[0], rotation, past)
-            levels = jnp.where((depths == index + 1)[:, None, None, None], h, carry[1])
+            levels = jnp.where((depths == index + 1)[:, None, None, None], h[None], carry[1])
             return (h, levels), new
 
         h = self.embedding[...][tokens]
@@ -102,10 +103,10 @@ class Qwen(nnx.Module):
 
 
 def abstract_qwen(config: QwenConfig) -> Qwen:
-    """The backbone's shapes, without its memory."""
+    """The backbone with shapes in place of arrays. Example: `abstract_qwen(config).embedding.shape`."""
     return nnx.eval_shape(lambda: Qwen(config, nnx.Rngs(0)))
 
 
 def project(h: Float[Array, "*batch D"], head: Float[Array, "V D"]) -> Float[Array, "*batch V"]:
-    """Logits of hidden states, accumulated and returned in float32."""
+    """Logits of hidden states, accumulated and returned in float32. Example: `project(hidden.last, backbone.head)`."""
     return jnp.einsum("...D,VD->...V", h, head, preferred_element_type=jnp.float32)

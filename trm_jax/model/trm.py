@@ -1,4 +1,4 @@
-"""The Tiny Recursive Model: one block, applied over and over to an answer state y and a latent state z.
+"""The Tiny Recursive Model: one block, applied over and over to two states, y (which is read out) and z (latent).
 
 Source: zxcyxv/MathLLM, after "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871).
 """
@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.model.attention import Attention, Rotation
 from trm_jax.model.kv_cache import KeysValues, KVCache, Past
-from trm_jax.model.layers import KEPT, Attention, RMSNorm, Rotation, SwiGLU, rms_normalize
+from trm_jax.model.layers import KEPT, RMSNorm, SwiGLU, rms_normalize
 from trm_jax.model.qwen import NUM_LEVELS, Hidden
 
 NORM_EPS = 1e-6
@@ -50,13 +51,13 @@ class Block(nnx.Module):
 class TRM(nnx.Module):
     """Everything that is trained: the block, the start of y, the readout and, unless frozen, an output head.
 
-    Untied, there is a block for each call of a pass, all n updates of z and that of y.
+    If `config.tied` is False, each call of a pass (the n updates of z and the one of y) has a block of its own.
     """
 
     def __init__(
         self, backbone: QwenConfig, config: TRMConfig, rngs: nnx.Rngs, head: Float[Array, "V D"] | None = None
     ):
-        """`head`: the backbone's, copied as the start of the trained one; unused where the config freezes it."""
+        """`head` is the backbone's output head, of which the trained one starts as a copy; a frozen head needs none."""
         width = backbone.width
         self.config = config
         self.y_init = nnx.Param(jnp.zeros(width))
@@ -68,7 +69,7 @@ class TRM(nnx.Module):
         self.head = None if config.frozen_head else nnx.Param(jnp.array(head, jnp.float32))
 
     def context(self, hidden: Hidden) -> State:
-        """What every update of z sees of the backbone."""
+        """The input of every update of z: the last hidden state, and the weighted levels of the backbone if mixed."""
         if self.mix is None:
             return hidden.last
         levels = rms_normalize(hidden.levels, NORM_EPS)
@@ -85,18 +86,18 @@ class TRM(nnx.Module):
 
     @property
     def _whole(self) -> list[None]:
-        """The pasts of whole sequences."""
+        """The `pasts` of `run_pass` for whole sequences, which have no cache."""
         return [None] * self.config.calls
 
     def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
-        """A cache for `passes` passes (per_pass), or for one (last_pass): one array a block call."""
+        """A cache with one array for each block call; `passes` is 1 for last_pass, and all of them for per_pass."""
         heads, dtype = self.config.kv_heads(backbone), self.y_init.dtype
         return KVCache.empty(self.config.calls, passes, batch, capacity, heads, backbone.head_size, dtype)
 
     def run_pass(self, context: State, y: State, z: State, rotation: Rotation, pasts: Sequence[Past | None]):
         """One latent recursion: n updates of z, then one of y. Returns y, z and the keys and values of each block call.
 
-        `pasts`: of each block call, all None for whole sequences.
+        `pasts` holds the cached keys and values for each block call, or None for each where the tokens are whole sequences.
         """
         every = []
         *of_z, of_y = self.calls
@@ -119,9 +120,11 @@ class TRM(nnx.Module):
         return self._run_differentiated_pass(context, y, z, rotation)
 
     def _run_differentiated_pass(self, context: State, y: State, z: State, rotation: Rotation):
-        """`run_pass` without a cache; its backward pass keeps most matrix products and computes the rest again.
+        """Computes the same as `run_pass`, in the form that training needs; tests/test_contract.py holds both to one oracle.
 
-        A scan where it can be, because a compiler that sees all calls at once undoes that.
+        Between forward and backward pass only the arrays named KEPT stay in memory, and the others are computed again. That
+        takes a loop over the block calls: where the calls follow one another in the program, as in `run_pass`, XLA notices
+        that the forward pass has computed the same already, and keeps it. Untied blocks cannot share a loop.
         """
 
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
@@ -151,11 +154,11 @@ class TRM(nnx.Module):
         cache: KVCache | None,
         every_pass: bool,
     ):
-        """The given passes, counted from the start of all. Returns y, z and the tokens' keys and values.
+        """Runs the passes of these numbers, counted over all supervision steps. Returns y, z and the keys and values.
 
         Args:
-            cache: None for whole prompts; else there is one token a row, which follows those in the cache. A cache of one
-                pass serves all of them.
+            cache: None for whole prompts; else there is one token a row, which follows those in the cache. All passes read
+                the same cache if it holds only one pass.
             every_pass: keep the keys and values of all passes, not only of the last one.
         """
         calls = range(self.config.calls)
@@ -176,6 +179,6 @@ class TRM(nnx.Module):
         return y, z, every if every_pass else jax.tree.map(lambda array: array[None], last)
 
     def features(self, last: State, y: State) -> State:
-        """What the output head reads: norm(y), or the backbone's last hidden state moved by it."""
+        """The input of the output head: norm(y), or with the residual readout `last` + alpha * norm(y)."""
         answer = self.norm(y)
-        return answer if self.alpha is None else last + self.alpha[...] * answer
+        return answer if self.alpha is None else last + jax.lax.broadcast_to_rank(self.alpha[...], answer.ndim) * answer

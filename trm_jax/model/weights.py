@@ -16,7 +16,10 @@ class WeightsError(UserError):
 
 
 def named_weights(tree: Any) -> dict[str, jax.Array]:
-    """Every array (or its abstract shape) of a tree, by the dotted path to it."""
+    """Every array (or its abstract shape) of a tree, by the dotted path to it.
+
+    Example: `named_weights(model)["trm.norm.scale"]`.
+    """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): leaf for path, leaf in paths}
 
@@ -25,6 +28,8 @@ def with_weights(tree: Tree, weights: Mapping[str, Any]) -> Tree:
     """The tree with its arrays replaced by those of the same names.
 
     Raises WeightsError if names or shapes differ.
+
+    Example: `with_weights(module, named_weights(module))`.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     check_weights({_name(path): leaf.shape for path, leaf in paths}, {name: w.shape for name, w in weights.items()})
@@ -34,7 +39,10 @@ def with_weights(tree: Tree, weights: Mapping[str, Any]) -> Tree:
 def check_weights(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str = ""
 ) -> None:
-    """Raises WeightsError, all kinds of faults in one message, unless both map the same names to the same shapes."""
+    """Raises WeightsError, all kinds of faults in one message, unless both map the same names to the same shapes.
+
+    Example: `check_weights({"norm.scale": (64,)}, {"norm.scale": (65,)})` raises.
+    """
     missing = [f"{name} {list(expected[name])}" for name in expected if name not in found]
     unused = [f"{name} {list(found[name])}" for name in found if name not in expected]
     shapes = [
@@ -48,7 +56,7 @@ def check_weights(
 
 
 def first_bad_weight(tree: Any) -> str | None:
-    """The name of the first weight with a number that is not finite."""
+    """The name of the first weight with a number that is not finite. Example: `first_bad_weight(model)` is None."""
     finite = jax.device_get(_finite(list(named_weights(tree).values())))
     return next((name for name, is_finite in zip(named_weights(tree), finite, strict=True) if not is_finite), None)
 
@@ -59,17 +67,11 @@ def _finite(weights: list[jax.Array]) -> list[jax.Array]:
 
 
 def cast(tree: Tree, dtype) -> Tree:
-    """The module with every weight in `dtype`, which is then the type that it computes in."""
+    """The module with every weight in `dtype`, which is then the type that it computes in.
+
+    Example: `cast(model, jnp.bfloat16)`.
+    """
     return jax.tree.map(lambda weight: weight.astype(dtype), tree)
-
-
-def count_weights(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def count_bytes(tree: Any) -> int:
-    """Of arrays, or of their abstract shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _name(path) -> str:

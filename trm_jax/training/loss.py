@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trm_jax.data.loader import NO_LABEL
-from trm_jax.model.qwen import project
+from trm_jax.data import NO_LABEL
+from trm_jax.model import project
 
 CHUNK = 256  # tokens whose logits exist at the same time
 
@@ -24,12 +24,14 @@ class TokenLoss(NamedTuple):
 def cross_entropy(
     features: Float[Array, "M D"], head: Float[Array, "V D"], labels: Int[Array, " M"], train_head: bool
 ) -> TokenLoss:
-    """The summed cross-entropy of `labels` under the logits `features @ head.T`; slots marked NO_LABEL count nothing.
+    """The summed cross-entropy of `labels` under the logits `features @ head.T`; slots marked NO_LABEL add nothing.
 
     Matmuls run in the type of the features with float32 accumulation, softmax in float32. Only `loss` can be
     differentiated. It is a scalar, so its gradient is known up to a factor in the forward pass already: each chunk's
     logits are computed once, used for the loss and for the gradient, and dropped. Unless `train_head`, the head gets no
     gradient (zeros) and costs none.
+
+    Example: `cross_entropy(features, head, labels, train_head=False).loss`.
     """
     return _scan_chunks(features, head, labels)[0]
 
@@ -53,7 +55,7 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
         total = TokenLoss(total.loss + jnp.sum(labelled * (normalizer - at_label)), total.correct + jnp.sum(correct))
         if not differentiate:
             return (total, d_head), None
-        is_label = label[:, None] == jnp.arange(logits.shape[-1])
+        is_label = label[:, None] == jnp.arange(logits.shape[-1])[None]
         d_logits = (jnp.exp(logits - normalizer[:, None]) - is_label) * labelled[:, None]
         d_logits = d_logits.astype(h.dtype)
         if train_head:

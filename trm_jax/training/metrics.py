@@ -1,19 +1,19 @@
-"""What a training run shows: metrics.jsonl, timings.jsonl, the progress bar, the loss plot, trackers."""
+"""Records and shows a training run: metrics.jsonl, timings.jsonl, the progress bar, the loss plot, trackers."""
 
 import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from trm_jax.data.loader import Batch
+from trm_jax.data import Batch
 from trm_jax.errors import UserError
 from trm_jax.files import read_lines, write_whole
-from trm_jax.hardware.devices import peak_memory
-from trm_jax.training.step import Metrics
+from trm_jax.hardware import peak_memory
+from trm_jax.training.step import NO_FAULT, Metrics
 from trm_jax.training.trackers import Tracker, flatten
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -24,13 +24,27 @@ class NonFiniteError(UserError):
 
 
 class MetricsError(UserError):
-    """A file of metrics that is none; the message names the line."""
+    """A file that does not hold metrics; the message names the line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedBatch:
+    """A batch that the device was given to train on, and may still be computing."""
+
+    number: int  # counted from one
+    batch: Batch
+    depth: int  # supervision steps
+    metrics: Metrics
+    started: float  # when it was given to the device, by `time.perf_counter`
 
 
 class MetricsLog:
-    """One JSON line a batch. A batch is read only after the next one is under way, so that the device never waits.
+    """Writes a JSON line for each batch: to METRICS the numbers that were computed, to TIMINGS the time and memory used.
 
-    METRICS gets what was computed, the same for the same seed; TIMINGS gets what the machine took for it.
+    A line is written once the next batch is under way, so that the device never waits for the host. The same seed gives the
+    same METRICS.
+
+    Example: `log.add(TrainedBatch(1, batch, depth, metrics, started))`, and `log.flush()` before a checkpoint.
     """
 
     def __init__(
@@ -42,87 +56,88 @@ class MetricsLog:
         places: Sequence[str],
         tracker: Tracker | None = None,
     ):
-        """`start` batches and `first_step` optimizer steps lie behind; lines of later batches are removed.
+        """Continues after `start` batches and `first_step` optimizer steps; lines of later batches are removed.
 
         Args:
-            learning_rates: one for each optimizer step of the run, numbers of the host: to compute one on the device would
-                wait for the batch that is under way there.
-            places: names for the `fault` of the metrics.
+            learning_rates: one for each optimizer step of the run, in the host's memory: to compute one on the device would
+                mean to wait for the batch that is under way there.
+            places: the `fault_places`, to which `Metrics.fault` holds indices.
         """
         for name in (METRICS, TIMINGS):
             _keep_batches(folder / name, start)
         self._folder, self._learning_rates, self._places, self._tracker = folder, learning_rates, places, tracker
         self._steps = first_step
-        self._pending: tuple[int, Batch, Metrics, int] | None = None
-        self._record: dict[str, Any] | None = None
-        self.resume_clock()
-        self.shown: dict[str, str] = {}  # what the progress bar shows, of the last batch that was read
+        self._pending: TrainedBatch | None = None
+        self._read_at = 0.0  # when the batch before the pending one was done
+        self.shown: dict[str, str] = {}  # what the progress bar shows, of the last batch that was written
 
-    def add(self, batch_number: int, batch: Batch, metrics: Metrics, depth: int) -> None:
-        """Takes the metrics of a batch (counted from one) of `depth` supervision steps, and writes the one before."""
-        self.write()
-        self._pending = (batch_number, batch, metrics, depth)
+    def add(self, trained: TrainedBatch) -> None:
+        """Takes a batch, and writes the one before. Raises NonFiniteError if the one before has a fault."""
+        self.flush()
+        self._pending = trained
 
-    def read(self) -> None:
-        """Waits for the batch that is pending. Raises NonFiniteError if one of its numbers is none."""
+    def flush(self, measure: Callable[[], dict[str, Any]] = dict) -> dict[str, Any]:
+        """Waits for the batch that is pending, and writes it.
+
+        `measure` is called once the numbers of the batch are known to be good; what it returns is written with them, and
+        returned. Raises NonFiniteError.
+        """
         if self._pending is None:
-            return
-        (number, batch, metrics, depth), self._pending = self._pending, None
-        found = {field.name: np.asarray(getattr(metrics, field.name))[:depth] for field in dataclasses.fields(metrics)}
-        self._require_finite(number, found.pop("fault"))
-        seconds = time.perf_counter() - self._time
-        self.resume_clock()
-        self._steps += depth
-        self._record = {
-            "batch": number,
+            return {}
+        trained, self._pending = self._pending, None
+        found = {name: np.asarray(values)[: trained.depth] for name, values in vars(trained.metrics).items()}
+        self._require_finite(trained.number, found.pop("fault"))
+        now = time.perf_counter()
+        # The device began with this batch when it got it, or later, when it was done with the one before.
+        seconds, self._read_at = now - max(trained.started, self._read_at), now
+        self._steps += trained.depth
+        record = {
+            "batch": trained.number,
             **{name: values.astype(np.float64).tolist() for name, values in found.items()},
             "learning_rate": float(self._learning_rates[self._steps - 1]),
-            "padding": 1 - batch.filled / batch.tokens.size,
+            "padding": 1 - trained.batch.filled / trained.batch.tokens.size,
         }
-        self._timing = {
-            "batch": number,
+        timing = {
+            "batch": trained.number,
             "seconds": seconds,
-            "tokens_per_second": batch.filled / seconds,
+            "tokens_per_second": trained.batch.filled / seconds,
             "peak_memory": peak_memory(),
         }
-        self.shown = {
-            "loss": f"{self._record['loss'][-1]:.4f}",
-            "lr": f"{self._record['learning_rate']:.1e}",
-            "tokens/s": f"{self._timing['tokens_per_second']:,.0f}",
-        }
+        measured = measure()
+        self._write(record | measured, timing)
+        return measured
 
-    def write(self, **more: Any) -> None:
-        """Writes the batch that is pending, with what `more` there is to say of it. Raises NonFiniteError."""
-        self.read()
-        if self._record is None:
-            return
-        record, self._record = self._record | more, None
-        for name, values in ((METRICS, record), (TIMINGS, self._timing)):
+    def _write(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
+        for name, values in ((METRICS, record), (TIMINGS, timing)):
             with (self._folder / name).open("a") as file:
                 file.write(json.dumps(values) + "\n")
         if self._tracker:
-            self._tracker.log(flatten(record | self._timing), record["batch"])
-
-    def resume_clock(self) -> None:
-        """A batch's seconds are counted from here: from the end of the one before, or of other work in between."""
-        self._time = time.perf_counter()
+            self._tracker.log(flatten(record | timing), record["batch"])
+        self.shown = {
+            "loss": f"{record['loss'][-1]:.4f}",
+            "lr": f"{record['learning_rate']:.1e}",
+            "tokens/s": f"{timing['tokens_per_second']:,.0f}",
+        }
 
     def _require_finite(self, number: int, faults: np.ndarray) -> None:
-        bad = np.flatnonzero(faults >= 0)
+        bad = np.flatnonzero(faults != NO_FAULT)
         if bad.size:
-            place = self._places[int(faults[bad[0]])]
+            place = self._places[faults[bad[0]]]
             raise NonFiniteError(
                 f"batch {number}, supervision step {bad[0] + 1}: numbers that are not finite in {place}"
             )
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a run's batches, of either file. Raises MetricsError, naming the line."""
+    """The records of a run's batches in METRICS or TIMINGS. Raises MetricsError, naming the line.
+
+    Example: `[record["loss"][-1] for record in read_metrics(folder / METRICS)]`.
+    """
     return [record for _, record in read_lines(path, MetricsError)]
 
 
 def _keep_batches(path: pathlib.Path, last: int) -> None:
-    """Removes what a killed run logged after its last checkpoint, for it comes again, and a line that it left unfinished."""
+    """Removes an unfinished line, and the lines of batches after `last`: a resumed run trains on those again."""
     if not path.exists():
         return
     whole = path.read_bytes()

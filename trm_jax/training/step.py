@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.data.loader import NO_LABEL, Batch
-from trm_jax.model.qwen import Hidden, Qwen
-from trm_jax.model.trm import TRM
-from trm_jax.model.weights import cast, named_weights
+from trm_jax.data import NO_LABEL, Batch
+from trm_jax.model import TRM, Hidden, Qwen, cast, named_weights
 from trm_jax.training.loss import cross_entropy
+
+NO_FAULT = -1
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
 
@@ -22,7 +22,7 @@ jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "lab
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that moves in training."""
+    """All that changes in training."""
 
     trm: TRM  # float32 masters
     ema: TRM  # their exponential moving average, float32
@@ -34,14 +34,14 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """What one batch showed, for each supervision step; NaN for those that it did not take."""
+    """The figures of one batch for each supervision step; NaN, and no fault, for the steps that it did not take."""
 
-    loss: Float[Array, " N_sup"]  # mean over the answer tokens, nats
-    accuracy: Float[Array, " N_sup"]  # share of answer tokens whose most likely prediction is right
+    loss: Float[Array, " N_sup"]  # mean over the solutions' tokens, nats
+    accuracy: Float[Array, " N_sup"]  # share of the solutions' tokens whose most likely prediction is right
     grad_norm: Float[Array, " N_sup"]  # before clipping
     weight_norm: Float[Array, " N_sup"]  # of the trained weights, after the step
     update_norm: Float[Array, " N_sup"]  # of what the step added to them
-    fault: Float[Array, " N_sup"]  # -1, or the index in `fault_places` of the first numbers that are not finite
+    fault: Int[Array, " N_sup"]  # -1, or the index in `fault_places` of the first numbers that are not finite
 
 
 def fault_places(trm: TRM) -> list[str]:
@@ -57,10 +57,13 @@ def fault_places(trm: TRM) -> list[str]:
 
 
 def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first batch."""
-    ema = jax.tree.map(jnp.copy, trm)
-    # Two arrays, because a donated state must not hold the same buffer twice.
-    return TrainState(trm, ema, optimizer.init(trm), batches=jnp.int32(0), steps=jnp.zeros((), jnp.int32))
+    """The state before the first batch.
+
+    Example: `state = new_state(new_trm(backbone, config), make_optimizer(train, steps))`.
+    """
+    # A donated state must not hold one buffer twice: so the average is a copy, and each counter has a zero of its own.
+    ema, zeros = jax.tree.map(jnp.copy, trm), [jnp.zeros((), jnp.int32) for _ in range(2)]
+    return TrainState(trm, ema, optimizer.init(trm), *zeros)
 
 
 def make_train_batch(
@@ -69,14 +72,16 @@ def make_train_batch(
     """The jitted function that trains on one batch, with an optimizer step after each supervision step.
 
     It takes the state, which it donates, the backbone, the batch and, optionally, how many supervision steps to take: an
-    int32 scalar up to N_sup, without which it takes N_sup. Different numbers share a program.
+    int32 scalar up to N_sup, without which it takes N_sup. One compiled program serves all such numbers.
+
+    Example: `state, metrics = make_train_batch(optimizer, 0.999, jnp.bfloat16)(state, backbone, batch)`.
     """
 
     @functools.partial(jax.jit, donate_argnames="state")
     def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
         hidden = jax.lax.map(lambda tokens: backbone(tokens)[0], batch.tokens)  # [A, ...], once for all steps
         labelled = jnp.sum(batch.labels != NO_LABEL)
-        # Looked at once for all steps: what a step does to the weights is looked at as its gradients and updates.
+        # Checked once, before all steps: what a step does to the weights is checked as its gradients and updates.
         given = [_all_finite(hidden), *map(_all_finite, jax.tree.leaves(state.trm))]
         most = state.trm.config.supervision_steps
 
@@ -97,8 +102,9 @@ def make_train_batch(
 
         # The first step puts y_init in place of these zeros.
         start = jnp.zeros(hidden.last.shape, dtype)
-        unseen = Metrics(*[jnp.full(most, jnp.nan, jnp.float32)] * len(dataclasses.fields(Metrics)))
-        # A scan where the depth is fixed, a while loop where it is a number known only at run time.
+        numbers = [jnp.full(most, jnp.nan, jnp.float32)] * (len(dataclasses.fields(Metrics)) - 1)
+        unseen = Metrics(*numbers, fault=jnp.full(most, NO_FAULT, jnp.int32))
+        # JAX compiles this to a scan if the depth is fixed, and to a while loop if it is known only at run time.
         carry = (state, start, start, unseen)
         state, _, _, metrics = jax.lax.fori_loop(0, most if depth is None else depth, supervision_step, carry)
         return dataclasses.replace(state, batches=state.batches + 1), metrics
@@ -130,14 +136,14 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def _squares(tree: Any) -> list[Float[Array, ""]]:
-    """The sum of squares of each leaf: for the norm of the whole, and finite where all of the leaf's numbers are."""
+    """The sum of squares of each leaf: the norm is made from them, and a sum is finite only if all of its numbers are."""
     return [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
-def _first_fault(finite: list[Bool[Array, ""]]) -> Float[Array, ""]:
-    """The index of the first of these that is False, or -1."""
+def _first_fault(finite: list[Bool[Array, ""]]) -> Int[Array, ""]:
+    """The index of the first of these that is False, or NO_FAULT."""
     bad = ~jnp.stack(finite)
-    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.float32)
+    return jnp.where(bad.any(), jnp.argmax(bad), NO_FAULT).astype(jnp.int32)
 
 
 def _micro_batch(trm: TRM, backbone: Qwen, first, labelled, dtype, sums, inputs):

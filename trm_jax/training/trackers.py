@@ -1,6 +1,9 @@
-"""Experiment trackers, each an optional extra: what metrics.jsonl gets, they get."""
+"""Experiment trackers, each an optional extra, which get the numbers of metrics.jsonl and timings.jsonl."""
 
+import contextlib
+import importlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 from trm_jax.errors import UserError
@@ -15,19 +18,28 @@ class TrackerError(UserError):
 class Tracker(Protocol):
     """Takes numbers by name, batch by batch."""
 
-    def log(self, numbers: dict[str, float], batch: int) -> None: ...
+    def log(self, numbers: dict[str, float], batch: int) -> None:
+        """Takes the numbers of one batch."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Sends what it still holds."""
 
 
-def open_tracker(name: TrackerName, folder: pathlib.Path, config: dict[str, Any]) -> Tracker | None:
-    """The tracker of that name, its run called after the folder. Raises TrackerError."""
+@contextlib.contextmanager
+def open_tracker(name: TrackerName, folder: pathlib.Path, config: dict[str, Any]) -> Iterator[Tracker | None]:
+    """Opens the tracker of that name, with a run named after the folder, and closes it at the end. Raises TrackerError.
+
+    Example: `with open_tracker("tensorboard", folder, config) as tracker: ...`
+    """
     if name == "none":
-        return None
+        yield None
+        return
     try:
-        return _TensorBoard(folder) if name == "tensorboard" else _WeightsAndBiases(name, folder, config)
+        tracker = _TensorBoard(folder) if name == "tensorboard" else _WeightsAndBiases(name, folder, config)
     except ImportError as error:
         raise TrackerError(f"--track {name} needs {error.name}: pip install 'trm-jax[{name}]'") from None
+    with contextlib.closing(tracker):
+        yield tracker
 
 
 def flatten(record: dict[str, Any]) -> dict[str, float]:
@@ -59,10 +71,8 @@ class _WeightsAndBiases:
     """wandb, and trackio, which has the same interface."""
 
     def __init__(self, name: str, folder: pathlib.Path, config: dict[str, Any]):
-        import importlib
-
         self._module = importlib.import_module(name)
-        # A fixed name and resume: a run that is started again goes on in the same place.
+        # With a fixed name and `resume`, a training that is started again continues the same run.
         place = {"dir": str(folder), "id": folder.name} if name == "wandb" else {}
         self._module.init(project="trm_jax", name=folder.name, config=config, resume="allow", **place)
 

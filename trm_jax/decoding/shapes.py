@@ -1,0 +1,43 @@
+"""The few shapes that prompts and caches are padded to: each of them costs the compilation of a program."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SHORTEST = 64  # prompts are padded to at least so many tokens
+FIRST_CAPACITY = 128  # tokens that a row has room for at first
+CAPACITY_STEP = 16  # a row's room for the longest completion is a multiple of this many tokens
+
+
+def coarse_capacity(tokens: int) -> int:
+    """The capacity of rows that must hold so many tokens: the next of 128, 192, 256, 384, 512, 768, …"""
+    power = max(FIRST_CAPACITY, power_of_two(tokens))
+    return power * 3 // 4 if power > FIRST_CAPACITY and tokens <= power * 3 // 4 else power
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as int32[B,S], padded on the right to a common `padded_length`, and their lengths int32[B].
+
+    Example: `tokens, lengths = pad_prompts([[1, 2, 3], [4, 5]])`.
+    """
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return tokens, lengths
+
+
+def padded_length(length: int) -> int:
+    """The next of 64, 80, 96, 112, 128, 160, 192, …: there are four lengths from one power of two to the next."""
+    step = power_of_two(max(length, SHORTEST + 1)) // 8
+    return max(SHORTEST, round_up(length, step))
+
+
+def round_up(number: int, step: int) -> int:
+    """The least multiple of `step` that is not below `number`. Example: `round_up(17, 16)` is 32."""
+    return -(-number // step) * step
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is not below `count`."""
+    return 2 ** (count - 1).bit_length()

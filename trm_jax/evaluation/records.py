@@ -1,0 +1,130 @@
+"""Graded answers, and the files that hold one of them a line."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self
+
+import pydantic
+from pydantic import Field, StrictBool
+
+from trm_jax.data import Row, find_answer, majority, reference_answer, same_answer
+from trm_jax.decoding import Completion
+from trm_jax.errors import UserError, listing
+from trm_jax.files import read_lines, write_whole
+
+
+class EvaluationError(UserError):
+    """A file that does not hold answers, or not those of this evaluation, or an evaluation that cannot be done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedText:
+    """One text that was generated, and the answer found in it."""
+
+    text: str
+    extracted: str | None
+    form: str | None  # how the answer was stated, see `find_answer`
+    correct: StrictBool  # in any form
+    strict: StrictBool  # correct, and in a box
+
+    @classmethod
+    def of(cls, text: str, expected: str | None) -> Self:
+        r"""Grades a text against the answer that is expected.
+
+        Example: `GradedText.of(r"so \boxed{4}", "4").correct`.
+        """
+        found = find_answer(text)
+        correct = found is not None and same_answer(found.text, expected)
+        return cls(text, found and found.text, found and found.form, correct, correct and found.form == "boxed")
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedAnswer(GradedText):
+    """A question, and the one of its samples whose answer won the vote."""
+
+    index: Annotated[int, Field(ge=0, strict=True)]  # of the question, in its data set
+    question: str
+    expected: str | None
+    tokens: int  # new ones, of all samples
+    steps: float  # supervision steps that a token took on average
+    seconds: float  # between this question's end and that of the one that ended before
+    token_steps: tuple[int, ...] | None = None  # of each token of the winning sample, if they differ
+    samples: tuple[GradedText, ...] | None = None  # all of them, where there are several
+
+    @property
+    def every_sample(self) -> tuple[GradedText, ...]:
+        """All samples, even if there is only one."""
+        return self.samples or (self,)
+
+    @classmethod
+    def grade(
+        cls, index: int, row: Row, texts: Sequence[str], completions: Sequence[Completion], seconds: float
+    ) -> Self:
+        """Grades the samples of a question; the answer that most of them give counts."""
+        expected = reference_answer(row["answer"])
+        samples = tuple(GradedText.of(text, expected) for text in texts)
+        winner = majority([sample.extracted for sample in samples])
+        steps = [step for completion in completions for step in completion.steps]
+        return cls(
+            **vars(samples[winner]),
+            index=index,
+            question=row["question"],
+            expected=expected,
+            tokens=len(steps),
+            steps=sum(steps) / len(steps),
+            seconds=seconds,
+            token_steps=tuple(completions[winner].steps) if len(set(steps)) > 1 else None,
+            samples=samples if len(samples) > 1 else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of one line of a file; OPTIONAL fields that are None are left out."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None or name not in OPTIONAL}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Reads a line back. Raises EvaluationError, naming `where` it stands, if it is no record of this version."""
+        try:
+            return _adapter(cls).validate_python(values)
+        except pydantic.ValidationError as error:
+            faults = error.errors()
+        if missing := [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]:
+            raise EvaluationError(f"{where} lacks {listing(missing)}: it is no record of eval_gsm8k.py")
+        place, fault = ".".join(map(str, faults[0]["loc"])), faults[0]
+        raise EvaluationError(
+            f"{where} has {fault['input']!r:.80} as {place}: it is no record of eval_gsm8k.py ({fault['msg']})"
+        )
+
+
+OPTIONAL = ("token_steps", "samples")
+_adapter = functools.cache(pydantic.TypeAdapter)
+
+
+def read_answers(path: pathlib.Path) -> Iterator[tuple[str, GradedAnswer]]:
+    """The answers in a file, each with the place where it stands. Raises EvaluationError, naming the line."""
+    for number, values in read_lines(path, EvaluationError):
+        where = f"{path}, line {number}"
+        yield where, GradedAnswer.from_json(values, where)
+
+
+def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, GradedAnswer]:
+    """The answers that a file holds to these rows, by index; a last line cut short by a kill is removed from the file.
+
+    Raises EvaluationError, naming the line.
+    """
+    if not path.exists():
+        return {}
+    whole = path.read_bytes()
+    if not whole.endswith(b"\n"):
+        write_whole(path, whole[: whole.rfind(b"\n") + 1])
+    found = {}
+    for _, answer in read_answers(path):
+        if answer.index < len(rows):
+            row = rows[answer.index]
+            if (answer.question, answer.expected) != (row["question"], reference_answer(row["answer"])):
+                raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
+            found[answer.index] = answer
+    return found

@@ -1,0 +1,132 @@
+"""A training run: what it consists of, what it needs, and the folder that it holds."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import jax
+
+from trm_jax.checkpoints import CheckpointError, ModelFolder, RunConfig, load_backbone, read_config, write_config
+from trm_jax.config import DataConfig, TrainConfig, TRMConfig
+from trm_jax.data import DataError, TrainingSet
+from trm_jax.errors import UserError, differences, listing
+from trm_jax.files import locked, partial_of
+from trm_jax.hardware import count_weights, describe_device, require_memory, training_memory
+from trm_jax.model import Qwen, QwenTRM, abstract_qwen, abstract_trm, cast, new_trm
+from trm_jax.training.loop import Outcome, fit
+from trm_jax.training.loss import CHUNK
+from trm_jax.training.metrics import METRICS
+from trm_jax.training.optimizer import supervision_depths
+from trm_jax.training.trackers import TrackerName
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training that can start: `make_run` has checked its rows and its memory."""
+
+    model: ModelFolder
+    config: RunConfig
+    training_set: TrainingSet
+    backbone: Qwen  # with shapes in place of arrays
+    memory: int  # bytes that it is expected to need
+
+    def describe(self, preset: str) -> str:
+        """Tells the user what follows from the options."""
+        trm, train, training_set = self.config.trm, self.config.train, self.training_set
+        held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
+        steps = int(supervision_depths(train, trm.supervision_steps, self.config.num_batches).sum())
+        return (
+            f"device        {describe_device()}, computing in {train.dtype}\n"
+            f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
+            f"{count_weights(self.backbone):,} frozen\n"
+            f"memory        about {self.memory / 2**30:.2f} GiB expected\n"
+            f"recursion     {preset}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
+            f"{trm.passes * trm.calls} block calls a token\n"
+            f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
+            f"training      {self.config.num_batches:,} batches of {train.accumulation} x {train.batch_size} rows, "
+            f"{steps:,} optimizer steps"
+        )
+
+    def train(
+        self, folder: pathlib.Path, save_every: int = 100, track: TrackerName = "none"
+    ) -> tuple[Outcome, QwenTRM]:
+        """Trains in a folder that `hold_run` holds; see `fit`. Returns also the model, with the averaged weights."""
+        train = self.config.train
+        backbone = load_backbone(self.model, train.dtype)
+        trm = new_trm(backbone, self.config.trm, train.seed)
+        rows = self.training_set
+        outcome = fit(folder, self.config, backbone, trm, rows.loader, rows.held_out, save_every, track)
+        return outcome, QwenTRM(backbone, cast(outcome.state.ema, train.dtype))
+
+
+def make_run(
+    model: ModelFolder,
+    data: DataConfig,
+    trm: TRMConfig,
+    train: TrainConfig,
+    training_set: TrainingSet,
+    held_out: int,
+    max_batches: int | None = None,
+) -> Run:
+    """The run on a training set, for all its epochs or at most `max_batches`; no weights are read yet.
+
+    Raises a UserError if the device has too little memory, or if rows are longer than the backbone was trained for.
+
+    Example: `run = make_run(model, data, trm, train, training_set, held_out=128)`.
+    """
+    longest = training_set.loader.buckets[-1].length
+    if longest > model.backbone_config.max_length:
+        raise DataError(
+            f"rows of {longest:,} tokens are longer than the backbone's {model.backbone_config.max_length:,}: lower "
+            "--max-length"
+        )
+    config = RunConfig(
+        backbone_fingerprint=model.backbone_fingerprint,
+        data=data,
+        rows_fingerprint=training_set.fingerprint,
+        held_out=held_out,
+        num_batches=training_set.count_batches(train.epochs, max_batches),
+        trm=trm,
+        train=train,
+    )
+    backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(model.backbone_config))
+    trained = abstract_trm(backbone, trm)
+    memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, logits_rows=CHUNK)
+    require_memory(memory)
+    return Run(model, config, training_set, backbone, memory)
+
+
+@contextlib.contextmanager
+def hold_run(folder: pathlib.Path, config: RunConfig, model: pathlib.Path) -> Iterator[None]:
+    """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
+
+    `model` is the model folder. Raises CheckpointError, or BusyError if another process is at work in the folder. A new
+    folder is removed again if its run ends in a UserError before its first batch.
+
+    Example: `with hold_run(folder, run.config, model.path): run.train(folder)`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: give another --output")
+    lock, relative = folder / ".lock", {"model_relative": os.path.relpath(model.absolute(), folder.absolute())}
+    with locked(lock, folder):
+        is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
+        if is_new:
+            place = {"kind": "training", "model": str(model.absolute())}
+            write_config(folder, place | relative | config.to_json())
+        found = read_config(folder)
+        if found["kind"] != "training":
+            raise CheckpointError(f"{folder} holds a model, not a run: give another --output")
+        # The absolute path of the model is not compared: both folders can have been moved together.
+        if others := differences(found, relative) + config.changes(found):
+            raise CheckpointError(
+                f"{folder} holds another run; give another --output, or the same options: {listing(others)}"
+            )
+        try:
+            yield
+        except UserError:
+            if is_new and not (folder / METRICS).exists():
+                shutil.rmtree(folder)
+            raise
