@@ -1,20 +1,20 @@
-# make demo: the whole path on the embedded demo. make test: the tests. Each in a virtual environment of its own.
+# make demo: the whole path on the embedded demo. make test: the tests, with PyTorch for the oracle. make test-newest: the
+# tests with the newest packages on a newer Python, without the oracle. make test-all: both, compiled as for a user (the others
+# compile quickly), more random inputs, more kills.
+# Each environment is made once, in a folder of its own.
 PYTHON ?= python3
 TESTS ?= tests
-# A newer Python, if there is one: the tests run there too, with the newest JAX, Flax and Orbax, and without PyTorch's oracle.
 NEWER_PYTHON ?= $(shell for python in python3.13 python3.12 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[32].*/bin/python; do \
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
-.PHONY: demo test test-oldest test-newest clean
+.PHONY: demo test test-newest test-all environments clean
 
 demo: .venv-demo/installed
 	rm -rf runs/demo
 	.venv-demo/bin/python scripts/convert_qwen.py --output runs/demo/model
 	.venv-demo/bin/python scripts/train.py --model runs/demo/model --output runs/demo/train --device cpu
 
-test: test-oldest test-newest
-
-test-oldest: .venv-test/installed
+test: .venv-test/installed
 	JAX_PLATFORMS=cpu .venv-test/bin/python -m pytest $(TESTS)
 
 test-newest: $(if $(NEWER_PYTHON),.venv-newest/installed)
@@ -25,21 +25,25 @@ else
 	JAX_PLATFORMS=cpu .venv-newest/bin/python -m pytest $(TESTS)
 endif
 
+environments: .venv-test/installed $(if $(NEWER_PYTHON),.venv-newest/installed)
+
+test-all: export HYPOTHESIS_PROFILE = thorough
+test-all: export XLA_FLAGS =
+test-all: test test-newest
+	.venv-test/bin/python scripts/kill_runs.py
+
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install --quiet --upgrade pip
 	.venv-demo/bin/python -m pip install --quiet -e .
 	touch $@
 
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install --quiet --upgrade pip
 	.venv-test/bin/python -m pip install --quiet -e '.[test,oracle]'
 	touch $@
 
 .venv-newest/installed: pyproject.toml
 	$(NEWER_PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --upgrade pip
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
 	touch $@
 

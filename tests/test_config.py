@@ -2,18 +2,19 @@
 
 import pytest
 
-from tests.conftest import tiny_qwen_config
+from tests.support.models import tiny_qwen_config
 from trm_jax.config import ConfigError, QwenConfig, TRMConfig
+from trm_jax.conversion.hugging_face_config import from_hugging_face, to_hugging_face
 
 
 def hugging_face(**changes):
-    return tiny_qwen_config().to_hugging_face() | changes
+    return to_hugging_face(tiny_qwen_config()) | changes
 
 
 def test_round_trips():
     qwen, trm = tiny_qwen_config(), TRMConfig.residual(latent_updates=3)
     assert QwenConfig.from_json(qwen.to_json()) == qwen
-    assert QwenConfig.from_hugging_face(qwen.to_hugging_face()) == qwen
+    assert from_hugging_face(to_hugging_face(qwen)) == qwen
     assert TRMConfig.from_json(trm.to_json()) == trm
 
 
@@ -28,12 +29,12 @@ def test_both_spellings_of_the_rotary_base():
     """A default in place of a missing base would be a silently wrong model."""
     new = hugging_face(rope_parameters={"rope_theta": 1000.0, "rope_type": "default"})
     del new["rope_theta"]
-    assert QwenConfig.from_hugging_face(new).rope_theta == 1000.0
+    assert from_hugging_face(new).rope_theta == 1000.0
     del new["rope_parameters"]
     with pytest.raises(ConfigError, match="rotary base"):
-        QwenConfig.from_hugging_face(new)
+        from_hugging_face(new)
     with pytest.raises(ConfigError, match="rotary base"):
-        QwenConfig.from_hugging_face(hugging_face(rope_parameters={"rope_theta": 5.0}))
+        from_hugging_face(hugging_face(rope_parameters={"rope_theta": 5.0}))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_both_spellings_of_the_rotary_base():
 )
 def test_what_the_backbone_does_not_compute_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        QwenConfig.from_hugging_face(hugging_face(**changes))
+        from_hugging_face(hugging_face(**changes))
 
 
 def test_presets_differ_in_the_five_places_of_the_contract():

@@ -6,28 +6,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the oracle is in PyTorch")
 
-from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
-from tests.reference.model import ReferenceModel
 from tests.reference.training import ReferenceTrainer
+from tests.support.models import PRESETS, max_error, random_tokens, tiny_model, tiny_qwen_config
+from tests.support.oracle import examples, reference
 from trm_jax import generate, supervision_logits
 from trm_jax.config import ConfigError, TrainConfig, TRMConfig
-from trm_jax.data.examples import Example
 from trm_jax.data.loader import Loader
-from trm_jax.model.qwen_trm import QwenTRM
-from trm_jax.model.weights import count_bytes, count_weights, named_weights
+from trm_jax.hardware import count_bytes, count_weights
+from trm_jax.model import abstract_qwen, abstract_trm, named_weights
 from trm_jax.training.optimizer import make_optimizer
 from trm_jax.training.step import make_train_batch, new_state, supervision_loss
 
 PROMPTS = [list(map(int, random_tokens(length, seed=length))) for length in (3, 9, 6)]
-
-
-def as_torch(tree):
-    return {name: torch.tensor(np.asarray(weight)) for name, weight in named_weights(tree).items()}
-
-
-def reference(model: QwenTRM, dtype=torch.float32) -> ReferenceModel:
-    weights = [{k: v.to(dtype) for k, v in as_torch(tree).items()} for tree in (model.backbone, model.trm)]
-    return ReferenceModel(model.backbone.config, model.trm.config, *weights)
 
 
 def test_logits_and_states_after_every_supervision_step(model):
@@ -44,12 +34,6 @@ def test_logits_and_states_after_every_supervision_step(model):
             expected = reference(model).all_steps(tokens[row])[step]
             for found, wanted in zip((logits[step, row], y[row], z[row]), expected, strict=True):
                 assert max_error(found, wanted.numpy()) < 1e-4
-
-
-def examples() -> list[Example]:
-    """Rows of unequal length with prompts of unequal length."""
-    lengths = ((9, 4), (7, 3), (12, 5), (5, 2))
-    return [Example(random_tokens(length, seed=length), prompt) for length, prompt in lengths]
 
 
 def rows_of(loader: Loader, batch) -> list[list[tuple]]:
@@ -164,10 +148,12 @@ def test_the_layers_control_has_a_block_for_each_block_call():
     sizes = dict(latent_updates=2, recursions=2, supervision_steps=3)
     config = TRMConfig.layers(**sizes)
     assert (config.calls, config.passes) == (18, 1)
-    blocks, one, single = (count_weights(tiny_model(p).trm) for p in ("layers", "residual", "single"))
-    assert one == single
-    block = count_weights(tiny_model("residual").trm.block)
-    assert blocks - one == 17 * block
+    backbone = abstract_qwen(tiny_qwen_config())
+    layers, residual, single = (
+        abstract_trm(backbone, TRMConfig.preset(preset, **sizes)) for preset in ("layers", "residual", "single")
+    )
+    assert count_weights(residual) == count_weights(single)
+    assert count_weights(layers) - count_weights(residual) == 17 * count_weights(residual.block)
 
 
 def test_original_sizes_are_the_default():

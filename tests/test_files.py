@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.command_line import ROOT
 from trm_jax.errors import UserError
 from trm_jax.files import BusyError, locked, read_lines, read_object, write_whole
 

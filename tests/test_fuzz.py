@@ -1,11 +1,10 @@
 """Files that other people made, spoilt at random: a reader gives what is in them or says what is wrong, in little memory.
 
-FUZZ_EXAMPLES=10000 pytest tests/test_fuzz.py tries so many for each reader; docs/log.md has the counts of long runs.
+HYPOTHESIS_PROFILE=thorough tries ten times as many for each reader; docs/log.md has the counts of long runs.
 """
 
 import contextlib
 import json
-import os
 import struct
 import tracemalloc
 import warnings
@@ -17,20 +16,19 @@ from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import randomize, tiny_model, tiny_qwen_config
+from tests.support.models import randomize, tiny_model, tiny_qwen_config
 from trm_jax import demo
 from trm_jax.checkpoints import folders
 from trm_jax.checkpoints.integrity import require_sealed
-from trm_jax.config import QwenConfig
 from trm_jax.conversion import hugging_face as convert
 from trm_jax.conversion import mathllm as original
+from trm_jax.conversion.hugging_face_config import read_config
 from trm_jax.data import datasets as sources
 from trm_jax.errors import UserError
-from trm_jax.evaluation import compare
+from trm_jax.evaluation import read_evaluation
 from trm_jax.model.qwen import Qwen
 
 fuzz = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")),
     deadline=10_000,  # milliseconds: no input may hang a reader
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -90,7 +88,7 @@ def spoil_object(content: dict) -> st.SearchStrategy[bytes]:
 def test_config(data, tmp_path):
     content = data.draw(spoil_object(json.loads((demo.MODEL / "config.json").read_text())))
     (tmp_path / "config.json").write_bytes(content)
-    read_or_refuse(lambda: convert.read_config(tmp_path), len(content), JSON_FACTOR)
+    read_or_refuse(lambda: read_config(tmp_path), len(content), JSON_FACTOR)
 
 
 @fuzz
@@ -107,10 +105,7 @@ def test_our_own_folders(data, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
     (tmp_path / "seal.json").write_bytes(content)
 
-    def read():
-        QwenConfig.from_json(folders.read_config(tmp_path)["backbone"])
-
-    read_or_refuse(read, len(content), JSON_FACTOR)
+    read_or_refuse(lambda: folders.open_folder(tmp_path), len(content), JSON_FACTOR)
     read_or_refuse(lambda: require_sealed(tmp_path), len(content), JSON_FACTOR)
 
 
@@ -171,14 +166,14 @@ def test_rows(data, tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
     read_or_refuse(lambda: sources.load_rows(str(path), "train"), len(content), JSON_FACTOR)
-    read_or_refuse(lambda: compare.read_evaluation(path), len(content), JSON_FACTOR)
+    read_or_refuse(lambda: read_evaluation(path), len(content), JSON_FACTOR)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> bytes:
     """An original's checkpoint of the tiny model; torch and what it loads first are in memory then."""
     pytest.importorskip("torch")
-    from tests.conversion.test_mathllm import save_original
+    from tests.support.oracle import save_original
 
     path = tmp_path_factory.mktemp("original") / "trm_model.pt"
     save_original(path, tiny_model("mathllm").trm)

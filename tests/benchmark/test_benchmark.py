@@ -3,15 +3,19 @@
 import importlib.util
 import json
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from tests.conftest import run, tiny_model
-from trm_jax.benchmark import measure
-from trm_jax.benchmark.decoding import Decoding, random_prompts
-from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
-from trm_jax.data.loader import Loader
-from trm_jax.decoding.generate import decode_config
+from tests.support.command_line import run
+from tests.support.models import PRESETS, tiny_model, tiny_qwen_config
+from trm_jax.benchmark import DecodingBenchmark, TrainingBenchmark, decoding, measure, training
+from trm_jax.benchmark.decoding import Decoding
+from trm_jax.benchmark.lengths import gsm8k_lengths, median_lengths, random_examples, random_prompts
+from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.data import Loader
+from trm_jax.decoding import decode_config
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
 
@@ -34,50 +38,117 @@ def test_matmul_rate_is_a_rate():
     assert 1e9 < measure.matmul_rate(jnp.float32, repeats=1) < 1e15
 
 
-@needs_torch
-@pytest.mark.parametrize("preset", ["residual", "mathllm"])
-def test_training_benchmark_with_its_peers(tmp_path, preset):
-    sizes = ["--latent-updates", 1, "--recursions", 2, "--supervision-steps", 2, "--batch-size", 2]
-    options = ["--preset", preset, "--batches", 2, "--repeats", 1, "--peer", "torch", "--json", tmp_path / "found.json"]
-    done = run("benchmark.py", "train", *sizes, *options)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["rows"] == 4
-    assert found["settings"]["preset"] == preset
+@pytest.fixture
+def timing():
+    """The module of the peers. PyTorch keeps to one thread: several, and those of other tests, would wait for each other."""
+    torch = pytest.importorskip("torch", reason="the peer is PyTorch")
+    from tests.reference import timing
+
+    torch.set_num_threads(1)
+    return timing
+
+
+@pytest.fixture
+def quick_device(monkeypatch):
+    """A device of which is known what it can do at most."""
+    for module in (training, decoding):
+        monkeypatch.setattr(module, "matmul_rate", lambda dtype: 2e12)
+    monkeypatch.setattr(decoding, "copy_bandwidth", lambda: 3e9)
+
+
+def check_training(found: dict, text: str, rows: int) -> None:
+    """The figures of a training of that many rows, and what is printed of them."""
+    assert found["rows"] == rows
     assert found["flops"] > 0
     names = ["trm_jax", "PyTorch, equal shapes", "PyTorch, the original's recipe"]
     assert list(found["seconds"]) == names
-    assert all(name in done.stdout for name in names)
+    assert all(name in text for name in names)
     for run_ in found["seconds"].values():
-        assert run_["samples_per_second"] == pytest.approx(found["rows"] / run_["seconds"])
+        assert run_["samples_per_second"] == pytest.approx(rows / run_["seconds"])
         assert run_["ratio"] == pytest.approx(run_["seconds"] / found["seconds"]["trm_jax"]["seconds"])
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_benchmark_with_its_peers(timing, quick_device, preset):
+    trm_config = TRMConfig.preset(preset, latent_updates=1, recursions=1, supervision_steps=2)
+    train_config = TrainConfig(batch_size=2, dtype="float32")
+    benchmark = TrainingBenchmark(tiny_qwen_config(), trm_config, train_config, batches=2, repeats=1)
+    speed = benchmark.measure(timing.make_training_peers)
+    text = speed.describe(f"tiny, {preset}")
+    check_training(speed.to_json(), text, rows=4)
+    assert text.startswith(f"training tiny, {preset}, n=1, T=1, N_sup=2, float32, on ")
+    assert "% of the 2 measured here" in text
+
+
 @needs_torch
-@pytest.mark.parametrize(("head", "peer"), [("trm", "PyTorch"), ("backbone", "transformers")])
-def test_decoding_benchmark_with_its_peers(tmp_path, head, peer):
-    sizes = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 2, "--batch-size", 2]
-    lengths = ["--prompt-length", 20, "--new-tokens", 5, "--questions", 3]
-    options = ["--head", head, "--repeats", 1, "--peer", "torch", "--json", tmp_path / "found.json"]
-    done = run("benchmark.py", "decode", *sizes, *lengths, *options)
+def test_the_command_for_training_as_a_whole(tmp_path):
+    loops = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 1]
+    sizes = ["--batch-size", 1, "--batches", 1, "--repeats", 1]
+    done = run("benchmark.py", "train", *loops, *sizes, "--peer", "torch", "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
+    assert found["settings"]["preset"] == "residual"
+    assert "training demo, residual, n=1, T=1, N_sup=1" in done.stdout
+    check_training(found, done.stdout, rows=1)
+
+
+def check_decoding(found: dict, text: str, peer: str, prompt_length: int, new_tokens: int) -> None:
+    """The figures of two prompts that were completed, and what is printed of them."""
     assert list(found["seconds"]) == ["trm_jax", peer]
     assert found["same_tokens"] == {peer: 1.0}
-    assert (found["batch_size"], found["prompt_length"], found["new_tokens"]) == (2, 20, 5)
+    assert (found["batch_size"], found["prompt_length"], found["new_tokens"]) == (2, prompt_length, new_tokens)
     for run_ in found["seconds"].values():
-        assert run_["tokens_per_second"] == pytest.approx(2 * 5 / run_["seconds"])
-    assert found["step_seconds"] == pytest.approx(
-        (found["seconds"]["trm_jax"]["seconds"] - found["prefill_seconds"]) / 4
-    )
+        assert run_["tokens_per_second"] == pytest.approx(2 * new_tokens / run_["seconds"])
+    spent = found["seconds"]["trm_jax"]["seconds"] - found["prefill_seconds"]
+    assert found["step_seconds"] == pytest.approx(spent / (new_tokens - 1))
+    assert all(word in text for word in (peer, "token step", "prefill", "of a copy here"))
+
+
+@pytest.mark.parametrize(("head", "peer"), [("trm", "PyTorch"), ("backbone", "transformers")])
+def test_decoding_benchmark_with_its_peers(timing, quick_device, head, peer):
+    trm_config = TRMConfig.residual(latent_updates=1, recursions=1, supervision_steps=2)
+    sizes = {"batch_size": 2, "prompt_length": 20, "new_tokens": 5, "repeats": 1}
+    benchmark = DecodingBenchmark(tiny_qwen_config(), trm_config, "float32", head=head, **sizes)
+    speed = benchmark.measure(timing.make_decoding_peers)
+    text = speed.describe("tiny, residual")
+    check_decoding(speed.to_json(), text, peer, prompt_length=20, new_tokens=5)
+    assert text.startswith(f"decoding tiny, residual, n=1, T=1, N_sup=2, {head}, per_pass, float32, on ")
+    questions = 3 if head == "backbone" else 1  # which compiles less
+    batching = benchmark.measure_batching(questions)
+    assert set(batching.to_json()["seconds"]) == {"continuous", "static"}
+    assert batching.describe().startswith(f"{questions} questions with GSM8K's lengths: ")
+
+
+@needs_torch
+def test_the_command_for_decoding_as_a_whole(tmp_path):
+    model = ["--preset", "mathllm", "--head", "backbone", "--latent-updates", 1, "--recursions", 1]
+    sizes = ["--batch-size", 2, "--prompt-length", 8, "--new-tokens", 3, "--questions", 1, "--repeats", 1]
+    done = run("benchmark.py", "decode", *model, *sizes, "--peer", "torch", "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["settings"]["preset"], found["settings"]["head"]) == ("mathllm", "backbone")
+    assert "decoding demo, mathllm, n=1, T=1, N_sup=16, backbone, last_pass" in done.stdout
     assert set(found["batching"]["seconds"]) == {"continuous", "static"}
-    assert all(word in done.stdout for word in (peer, "token step", "prefill", "of a copy here", "3 questions"))
+    assert "1 questions" in done.stdout
+    check_decoding(found, done.stdout, "transformers", prompt_length=8, new_tokens=3)
 
 
-def test_the_bytes_of_a_step_by_hand():
+def test_the_median_question_of_gsm8k_is_decoded_unless_said_otherwise():
+    benchmark = DecodingBenchmark(tiny_qwen_config(), TRMConfig.residual(), "float32", new_tokens=7)
+    assert benchmark.lengths == (median_lengths()[0], 7)
+    assert median_lengths() == tuple(np.median(gsm8k_lengths("test"), axis=0).astype(int))
+
+
+@pytest.fixture(scope="module")
+def mathllm():
+    """float32; D 24, 4 query heads of 6, 2 key/value heads, V 61, 3 layers, F 40. It is made by one program: many small ones
+    take longer to compile."""
+    return jax.jit(lambda: tiny_model("mathllm"))()
+
+
+def test_the_bytes_of_a_step_by_hand(mathllm):
     """Weights once, the block's once a call, the head once, and half of the answer in the caches."""
-    model = tiny_model("mathllm")  # float32; D 24, 4 query heads of 6, 2 key/value heads, V 61, 3 layers, F 40
-    prompts = random_prompts([10] * 2, 61)
+    model, prompts = mathllm, random_prompts([10] * 2, 61)
     qwen, trm = model.backbone.config, model.trm.config
     layers = 3 * (2 * 24 * 24 + 2 * 24 * 12 + 24 + 2 * 12 + 3 * 24 * 40 + 2 * 24) + 24
     block = 4 * 24 * 24 + 3 * 24 * 4 * 24 + 2 * 24
@@ -89,9 +160,9 @@ def test_the_bytes_of_a_step_by_hand():
         assert Decoding(model, config, prompts, 8).bytes_per_step() == 4 * expected
 
 
-def test_the_flops_of_a_step_by_hand():
+def test_the_flops_of_a_step_by_hand(mathllm):
     """Every weight matrix once a row and call, attention over a row's whole room of 32, and the new token's own score."""
-    model = tiny_model("mathllm")
+    model = mathllm
     prompts, passes = random_prompts([10] * 2, 61), model.trm.config.passes
     layers = 3 * (2 * 24 * 24 + 2 * 24 * 12 + 3 * 24 * 40)
     block = 4 * 24 * 24 + 3 * 24 * 4 * 24

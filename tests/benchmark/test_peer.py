@@ -5,12 +5,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the oracle is in PyTorch")
 
-from tests.conftest import PRESETS, max_error, random_tokens, tiny_model
 from tests.reference.peer import IGNORED, Peer, PeerTrainer
 from tests.reference.training import ReferenceTrainer
-from tests.test_contract import as_torch, examples, reference
+from tests.support.models import PRESETS, max_error, random_tokens, tiny_model
+from tests.support.oracle import as_torch, examples, reference
 from trm_jax.config import TrainConfig
 from trm_jax.data.loader import NO_LABEL, Bucket, pad_batch
+
+torch.set_num_threads(1)  # several, and those of other tests, would wait for each other
 
 
 def peer(model) -> Peer:

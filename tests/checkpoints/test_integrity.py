@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.conftest import flip_bit
+from tests.support.damage import flip_bit
 from trm_jax.checkpoints.integrity import SEAL, DamageError, Fingerprint, require_sealed, seal
 
 

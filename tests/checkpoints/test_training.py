@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import flip_bit, largest_data
+from tests.support.damage import flip_bit, largest_data
 from trm_jax.checkpoints.folders import CheckpointError
 from trm_jax.checkpoints.integrity import SEAL
 from trm_jax.checkpoints.training import Checkpoints, newest_sound

@@ -11,11 +11,11 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from tests.conftest import randomize, tiny_model, tiny_qwen_config
+from tests.support.models import randomize, tiny_model, tiny_qwen_config
 from trm_jax import demo
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
+from trm_jax.checkpoints import CheckpointError, load_model, read_config, replacing, save_model
 from trm_jax.conversion import hugging_face as convert
+from trm_jax.conversion import hugging_face_config
 from trm_jax.model.qwen import Qwen
 from trm_jax.model.weights import WeightsError, named_weights
 
@@ -29,7 +29,7 @@ def folder(tmp_path) -> pathlib.Path:
 
 
 def read(folder):
-    return dict(convert.read_backbone(folder, convert.read_config(folder), np.float32))
+    return dict(convert.read_backbone(folder, hugging_face_config.read_config(folder), np.float32))
 
 
 def change(folder, edit) -> None:
@@ -92,7 +92,7 @@ def test_rotary_frequencies_of_old_checkpoints_are_passed_over(folder):
 
 def test_a_folder_with_other_things_is_not_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(folders.CheckpointError, match="something else"), folders.replacing(tmp_path):
+    with pytest.raises(CheckpointError, match="something else"), replacing(tmp_path):
         pass
     assert (tmp_path / "thesis.tex").exists()
 
@@ -101,9 +101,9 @@ def test_a_model_of_an_older_format_is_replaced(tmp_path):
     """It cannot be read any more, and is told to be converted again."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"kind": "model", "format": 1}')
-    with pytest.raises(folders.CheckpointError, match=r"format 1, .*: convert the model again"):
-        folders.read_config(tmp_path / "model")
-    with folders.replacing(tmp_path / "model") as partial:
+    with pytest.raises(CheckpointError, match=r"format 1, .*: convert the model again"):
+        read_config(tmp_path / "model")
+    with replacing(tmp_path / "model") as partial:
         (partial / "new").touch()
     assert (tmp_path / "model/new").exists()
 
@@ -131,11 +131,11 @@ def test_imported_checkpoint_is_in_the_model_folder(tmp_path, folder):
     """The folder gives back the raw weights or the moving average, as asked."""
     model = tiny_model("mathllm")
     ema = jax.tree.map(lambda weight: weight + 1, model.trm)
-    config = convert.read_config(folder)
-    with folders.replacing(tmp_path / "ours") as partial:
-        checkpoint.save_model(partial, config, convert.read_backbone(folder, config, "float32"), model.trm, ema)
+    config = hugging_face_config.read_config(folder)
+    with replacing(tmp_path / "ours") as partial:
+        save_model(partial, config, convert.read_backbone(folder, config, "float32"), model.trm, ema)
     for use_ema, expected in ((True, ema), (False, model.trm)):
-        found = checkpoint.load_model(tmp_path / "ours", use_ema=use_ema).trm
+        found = load_model(tmp_path / "ours", use_ema=use_ema).trm
         assert found.config == model.trm.config
         for name, weight in named_weights(expected).items():
             np.testing.assert_array_equal(named_weights(found)[name], weight, err_msg=name)

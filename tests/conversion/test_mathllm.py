@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_model, tiny_qwen_config
+from tests.support.models import tiny_model, tiny_qwen_config
 from trm_jax.conversion import mathllm as original
 from trm_jax.model.weights import WeightsError, named_weights
 
 torch = pytest.importorskip("torch")
+
+from tests.support.oracle import save_original
 
 
 class FakeConfig:
@@ -19,27 +21,6 @@ class FakeConfig:
 
 
 FakeConfig.__module__, FakeConfig.__qualname__ = "src.config", "TRMConfig"
-
-
-def save_original(path, trm, *, ema=None, config=None):
-    """A checkpoint as the original's torch.save writes it."""
-
-    def state_dicts(trm):
-        parts = {part: {} for part in original.COMPONENTS}
-        for name, weight in named_weights(trm).items():
-            part, key = original.KEYS[name].split(".", 1)
-            value = np.asarray(weight).T.copy() if name.endswith("kernel") else np.asarray(weight)
-            parts[part][key] = torch.tensor(value[None, None] if name == "y_init" else value)
-        return parts
-
-    content = state_dicts(trm)
-    if ema is not None:
-        content["ema"] = {
-            "shadow": {f"{part}.{key}": v for part, d in state_dicts(ema).items() for key, v in d.items()}
-        }
-    if config is not None:
-        content["config"] = config
-    torch.save(content, path)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
+from trm_jax.config import ConfigError, DataConfig
+from trm_jax.data import DataError
 from trm_jax.data import datasets as sources
 from trm_jax.data import examples as data
-from trm_jax.data.datasets import DataConfig
-from trm_jax.data.examples import DataError
 from trm_jax.demo import problems
 
 
@@ -42,7 +42,7 @@ def test_columns_are_found_or_named(tmp_path):
         sources.load_rows(other, "train")
     with pytest.raises(DataError, match="line 2"):
         sources.load_rows(other, "train", ("q", "a"))
-    with pytest.raises(DataError, match="go together"):
+    with pytest.raises(ConfigError, match="go together"):
         DataConfig(("x.jsonl",), question_column="q")
 
 
@@ -58,7 +58,7 @@ def test_a_mixture_keeps_its_shares(tmp_path):
     assert all(abs(names[:n].count("b") - 0.75 * n) <= 1 for n in range(40))
     assert {row["question"] for row in rows if row["question"][0] == "b"} == {f"b{i}" for i in range(10)}
     assert len(sources.training_rows(DataConfig(files, num_samples=7), seed=0)) == 7
-    with pytest.raises(DataError, match="one share above zero"):
+    with pytest.raises(ConfigError, match="one share above zero"):
         DataConfig(files, weights=(1,))
 
 

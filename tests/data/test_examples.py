@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from trm_jax.checkpoints import models as checkpoint
+from trm_jax import load_tokenizer
+from trm_jax.data import DataError
 from trm_jax.data import examples as data
-from trm_jax.data.examples import DataError
 from trm_jax.demo import problems
 
 
@@ -52,5 +52,5 @@ def test_long_examples_are_dropped_and_counted_never_cut(tokenizer):
 
 
 def test_the_tokenizer_comes_with_the_model_folder(demo_model_folder):
-    tokenizer = checkpoint.load_tokenizer(demo_model_folder)
+    tokenizer = load_tokenizer(demo_model_folder)
     assert json.loads((demo_model_folder / "config.json").read_text())["backbone"]["vocab_size"] == len(tokenizer)

@@ -8,9 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from trm_jax import demo
-from trm_jax.config import TrainConfig
-from trm_jax.data.datasets import DataConfig
-from trm_jax.data.examples import DataError, encode_examples
+from trm_jax.config import DataConfig, TrainConfig
+from trm_jax.data.datasets import DataError
+from trm_jax.data.examples import encode_examples
 from trm_jax.data.inspection import check_trainable, show_rows
 from trm_jax.data.loader import NO_LABEL, Loader
 from trm_jax.data.tokenizer import TokenizerError

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import random_tokens
+from tests.support.models import PRESETS, random_tokens, tiny_model
 from trm_jax import supervision_logits
 from trm_jax.decoding.early_exit import refine_until_settled
-from trm_jax.decoding.generate import decode_config, generate_each, pad_prompts
+from trm_jax.decoding.generate import decode_config, generate_each
+from trm_jax.decoding.shapes import pad_prompts
 from trm_jax.decoding.step import prefill
 from trm_jax.model.qwen import project
 
@@ -21,6 +22,12 @@ THRESHOLDS = {
     ("residual", "per_pass"): 2e-3,
 }
 POLICIES = pytest.mark.parametrize("kv_cache", ["last_pass", "per_pass"])
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request):
+    """With as many updates as elsewhere: at the thresholds below some of its tokens settle, and others do not."""
+    return tiny_model(request.param)
 
 
 def answers(model, prompts=PROMPTS, batch_size=4, **options) -> list:

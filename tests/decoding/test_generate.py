@@ -1,16 +1,22 @@
 """Generation: rows do not disturb each other, the end token stays, the cache is written in place."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
 
-from tests.conftest import random_tokens, tiny_model
+from tests.support.models import random_tokens, tiny_model
 from trm_jax import generate
-from trm_jax.decoding import generate as batching
+from trm_jax.decoding import shapes
 from trm_jax.decoding import step as decode
-from trm_jax.decoding.generate import GenerationError, pad_prompts
+from trm_jax.decoding.generate import GenerationError, decode_config, generate_each, require_room
+from trm_jax.decoding.shapes import coarse_capacity, pad_prompts, padded_length
 from trm_jax.decoding.step import DecodeConfig, DecodeState, Placement
-from trm_jax.model.weights import cast, count_bytes
+from trm_jax.hardware import count_bytes
+from trm_jax.model.weights import cast
+
+generating = importlib.import_module("trm_jax.decoding.generate")  # the module: the package has a function of its name
 
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (2, 11, 5, 1)]
 
@@ -31,7 +37,7 @@ def test_what_stands_in_the_padding_does_not_matter(model):
     for _ in range(4):
         states = [decode.decode_step(model, state, config) for state in states]
     assert states[0].counts.tolist() == [5] * len(PROMPTS)
-    assert states[0].answers.tolist() == states[1].answers.tolist()
+    assert states[0].tokens.tolist() == states[1].tokens.tolist()
 
 
 def started(model, tokens, lengths, config, capacity, longest: int = 8) -> DecodeState:
@@ -130,57 +136,49 @@ def test_prompts_that_wait_for_a_free_row_get_what_they_get_alone(model, head):
     limits = [1 + 4 * i % 9 for i in range(11)]
     free = generate(model, prompts, 9, head=head, eos_token_ids=[])
     end = free[2][5]
-    config = batching.decode_config(model, eos_token_ids=[end], head=head)
+    config = decode_config(model, eos_token_ids=[end], head=head)
     expected = {}
     for index, (answer, limit) in enumerate(zip(free, limits, strict=True)):
         cut = answer[: answer.index(end) + 1] if end in answer else answer
         expected[index] = cut[:limit]
     for batch_size in (1, 3, 11):
-        assert by_prompt(batching.generate_each(model, prompts, limits, config, batch_size)) == expected
-    backwards = by_prompt(batching.generate_each(model, prompts[::-1], limits[::-1], config, 3))
+        assert by_prompt(generate_each(model, prompts, limits, config, batch_size)) == expected
+    backwards = by_prompt(generate_each(model, prompts[::-1], limits[::-1], config, 3))
     assert {10 - index: answer for index, answer in backwards.items()} == expected
 
 
-def by_prompt(answers) -> dict[int, list[int]]:
-    return {answer.prompt: answer.tokens for answer in answers}
-
-
-def test_a_stream_yields_the_same_tokens(model):
-    config = batching.decode_config(model, eos_token_ids=[])
-    tokens = list(batching.stream(model, PROMPTS[1], 6, config))
-    assert [tokens] == generate(model, [PROMPTS[1]], 6, eos_token_ids=[])
-    ending = batching.decode_config(model, eos_token_ids=[tokens[2]])
-    assert list(batching.stream(model, PROMPTS[1], 6, ending)) == tokens[: tokens.index(tokens[2]) + 1]
+def by_prompt(completions) -> dict[int, list[int]]:
+    return {completion.prompt: completion.tokens for completion in completions}
 
 
 def test_rows_get_more_room_as_they_grow(model, monkeypatch):
     """And less when the long ones have gone; a token written beyond the end, or a cache cut short, would show."""
     prompts = [random_tokens(length, seed=length).tolist() for length in (120, 5, 90, 7, 180, 3, 4, 9)]
-    config = batching.decode_config(model, eos_token_ids=[])
+    config = decode_config(model, eos_token_ids=[])
     limits = [30, 9, 60, 4, 25, 40, 3, 30]
-    together = by_prompt(batching.generate_each(model, prompts, limits, config, 2))
-    monkeypatch.setattr(batching, "FIRST_CAPACITY", 512)  # room for all from the start
+    together = by_prompt(generate_each(model, prompts, limits, config, 2))
+    monkeypatch.setattr(shapes, "FIRST_CAPACITY", 512)  # room for all from the start
     whole = generate(model, prompts, 60, eos_token_ids=[])
     assert together == {index: whole[index][:limit] for index, limit in enumerate(limits)}
 
 
 def test_the_room_of_a_row():
     lengths = [1, 128, 129, 192, 193, 256, 257, 385]
-    assert [batching.coarse_capacity(length) for length in lengths] == [128, 128, 192, 192, 256, 256, 384, 512]
-    assert [batching.padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]
+    assert [coarse_capacity(length) for length in lengths] == [128, 128, 192, 192, 256, 256, 384, 512]
+    assert [padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]
 
 
 def test_a_batch_that_does_not_fit_names_the_largest_that_would(model, monkeypatch, caplog):
-    config = batching.decode_config(model, kv_cache="per_pass")
+    config = decode_config(model, kv_cache="per_pass")
     row = count_bytes(config.empty_caches(model, 1, 32))
-    monkeypatch.setattr(batching, "free_memory", lambda: 20 * row)  # the prompts read at a time need caches too
+    monkeypatch.setattr(generating, "free_memory", lambda: 20 * row)  # the prompts read at a time need caches too
     with caplog.at_level("INFO"):
-        batching.require_room(model, config, 12, 32)
+        require_room(model, config, 12, 32)
     assert f"12 rows of 32 tokens: {12 * row / 2**20:,.1f} MiB" in caplog.text
     with pytest.raises(GenerationError, match="at most 12 rows fit"):
-        batching.require_room(model, config, 13, 32)
+        require_room(model, config, 13, 32)
     with pytest.raises(GenerationError, match="at most 8 rows fit"):
-        batching.require_room(model, config, 13, 40)
-    monkeypatch.setattr(batching, "free_memory", lambda: row)
+        require_room(model, config, 13, 40)
+    monkeypatch.setattr(generating, "free_memory", lambda: row)
     with pytest.raises(GenerationError, match="not even one row fits"):
         generate(model, PROMPTS, 21, kv_cache="per_pass")

@@ -1,13 +1,13 @@
 """Draws: their distribution, the nucleus, and that they depend on their own row alone."""
 
+import importlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import random_tokens
-from tests.decoding.test_generate import by_prompt
+from tests.support.models import random_tokens
 from trm_jax import generate
-from trm_jax.decoding import generate as batching
 from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
 from trm_jax.decoding.sampling import choose, row_key
 from trm_jax.decoding.step import DecodeConfig
@@ -53,15 +53,18 @@ def test_a_draw_depends_on_its_prompt_seed_and_sample_alone(model):
 def test_samples_of_a_prompt_share_its_prefill(model, monkeypatch):
     """Three different answers each, one reading; the first sample is what is drawn alone."""
     read = []
-    prefill = batching.prefill
-    monkeypatch.setattr(batching, "prefill", lambda m, t, lengths, c: read.extend(lengths) or prefill(m, t, lengths, c))
+    generating = importlib.import_module("trm_jax.decoding.generate")
+    prefill = generating.prefill
+    monkeypatch.setattr(
+        generating, "prefill", lambda m, t, lengths, c: read.extend(lengths) or prefill(m, t, lengths, c)
+    )
     config = decode_config(model, temperature=1.5, eos_token_ids=[])
     answers = list(generate_each(model, PROMPTS[:2], [8, 5], config, 4, samples=3, seed=1))
     assert sorted(map(int, read)) == sorted(map(len, PROMPTS[:2]))
     assert sorted((answer.prompt, answer.sample) for answer in answers) == [(p, s) for p in (0, 1) for s in range(3)]
     assert len({tuple(answer.tokens) for answer in answers}) == 6
     alone = generate(model, PROMPTS[:1], 8, temperature=1.5, seed=1, eos_token_ids=[])
-    assert by_prompt(answer for answer in answers if answer.sample == 0)[0] == alone[0]
+    assert [answer.tokens for answer in answers if (answer.prompt, answer.sample) == (0, 0)] == alone
 
 
 def test_what_cannot_be_drawn(model):

@@ -1,10 +1,12 @@
 """Grading, statistics, and continuing where a run stopped."""
 
+import json
+
 import pytest
 
-from trm_jax.decoding.generate import Answer
-from trm_jax.evaluation import evaluate as ev
-from trm_jax.evaluation.evaluate import EvaluationError, evaluate, summarize
+from trm_jax.decoding import Completion
+from trm_jax.evaluation.evaluate import evaluate, file_name, require_same_settings, summarize
+from trm_jax.evaluation.records import EvaluationError, GradedAnswer
 
 ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
 
@@ -29,14 +31,14 @@ def solve(prompts):
         yield answer(index, f"\\boxed{{{n + 1 + n % 2}}}")
 
 
-def answer(prompt: int, text: str, sample: int = 0, steps=()) -> Answer:
-    return Answer(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text))
+def answer(prompt: int, text: str, sample: int = 0, steps=()) -> Completion:
+    return Completion(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text))
 
 
 def test_records_are_graded_and_in_order(tmp_path):
     records = evaluate(ROWS, Echo(), solve, tmp_path / "out.jsonl")
-    assert [record["correct"] for record in records] == [True, False, True, False, True, False, True]
-    assert records[1] | {"seconds": 0} == {
+    assert [record.correct for record in records] == [True, False, True, False, True, False, True]
+    assert records[1].to_json() | {"seconds": 0} == {
         "index": 1,
         "question": "1 + 1 = ?",
         "text": "\\boxed{3}",
@@ -57,7 +59,7 @@ def test_records_are_graded_and_in_order(tmp_path):
 def test_a_right_number_outside_a_box_counts_apart():
     texts = ["\\boxed{1}", "#### 2", "it is 3", "\\boxed{5}", "nothing"]
     records = evaluate(ROWS[:5], Echo(), lambda prompts: (answer(i, text) for i, text in enumerate(texts)))
-    assert [record["correct"] for record in records] == [True, True, True, False, False]
+    assert [record.correct for record in records] == [True, True, True, False, False]
     summary = summarize(records)
     assert (summary["correct"], summary["strict"]) == (3, 1)
     assert summary["forms"] == {"boxed": 2, "marked": 1, "number": 1, "none": 1}
@@ -89,19 +91,19 @@ def test_the_majority_of_the_samples_counts():
                 yield answer(index, texts[sample], sample)
 
     first, second = evaluate(ROWS[:2], Echo(), sampled, samples=4)
-    assert (first["extracted"], first["correct"]) == ("1", True)
-    assert [sample["text"] for sample in first["samples"]] == texts
-    assert [sample["correct"] for sample in first["samples"]] == [False, False, True, True]
-    assert (second["extracted"], second["correct"]) == ("1", False)
-    assert first["tokens"] == sum(map(len, texts))
+    assert (first.extracted, first.correct) == ("1", True)
+    assert [sample.text for sample in first.samples] == texts
+    assert [sample.correct for sample in first.samples] == [False, False, True, True]
+    assert (second.extracted, second.correct) == ("1", False)
+    assert first.tokens == sum(map(len, texts))
     assert summarize([first, second])["sample_accuracy"] == 2 / 8
 
 
 def test_steps_are_recorded_where_they_differ():
     solve_early = lambda prompts: [answer(0, "\\boxed{1}", steps=[3, 1, 2, 2, 2, 2, 2, 2, 2])]  # noqa: E731
     (record,) = evaluate(ROWS[:1], Echo(), solve_early)
-    assert (record["steps"], record["token_steps"][:3]) == (2.0, [3, 1, 2])
-    assert "token_steps" not in evaluate(ROWS[:1], Echo(), solve)[0]
+    assert (record.steps, record.token_steps[:3]) == (2.0, (3, 1, 2))
+    assert "token_steps" not in evaluate(ROWS[:1], Echo(), solve)[0].to_json()
 
 
 def test_answers_to_other_questions_are_refused(tmp_path):
@@ -112,11 +114,11 @@ def test_answers_to_other_questions_are_refused(tmp_path):
 
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
     path = tmp_path / "out.jsonl"
-    ev.require_same_settings(path, {"head": "trm"})
+    require_same_settings(path, {"head": "trm"})
     evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
     with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
-        ev.require_same_settings(path, {"head": "backbone"})
-    assert ev.file_name({"head": "a"}) != ev.file_name({"head": "b"})
+        require_same_settings(path, {"head": "backbone"})
+    assert file_name({"head": "a"}) != file_name({"head": "b"})
 
 
 def test_other_expected_answers_are_refused(tmp_path):
@@ -128,4 +130,25 @@ def test_other_expected_answers_are_refused(tmp_path):
 
 def test_answers_do_not_lie_where_their_summary_goes(tmp_path):
     with pytest.raises(EvaluationError, match=r"must end in \.jsonl"):
-        ev.require_same_settings(tmp_path / "out.json", {})
+        require_same_settings(tmp_path / "out.json", {})
+
+
+def test_a_line_is_read_back_as_it_was_written():
+    """Also with samples and steps, which most lines do not have."""
+    drawn = lambda prompts: (answer(0, text, i, [1 + i] * len(text)) for i, text in enumerate(["\\boxed{1}", "2"]))  # noqa: E731
+    for graded in (*evaluate(ROWS[:2], Echo(), solve), *evaluate(ROWS[:1], Echo(), drawn, samples=2)):
+        assert GradedAnswer.from_json(json.loads(json.dumps(graded.to_json())), "here") == graded
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index": -1}, "-1 as index"),
+        ({"correct": "perhaps"}, "'no' as correct"),
+        ({"samples": 3}, "3 as samples"),
+    ],
+)
+def test_a_line_that_is_none_is_named(change, message):
+    (graded,) = evaluate(ROWS[:1], Echo(), solve)
+    with pytest.raises(EvaluationError, match=f"line 4 has {message}"):
+        GradedAnswer.from_json(graded.to_json() | change, "line 4")

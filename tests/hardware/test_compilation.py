@@ -11,7 +11,7 @@ from trm_jax.hardware.compilation import Programs
 
 def test_one_program_a_shape_and_each_is_announced():
     said = []
-    programs = Programs(jax.jit(lambda x: 2 * x), said.append, lambda x: f"{x.size} numbers")
+    programs = Programs(jax.jit(lambda x: 2 * x), lambda x: f"{x.size} numbers", said.append)
     for size in (3, 4, 3, 4):
         assert programs(np.ones(size, np.float32)).sum() == 2 * size
     assert len(programs) == 2

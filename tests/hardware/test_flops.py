@@ -1,23 +1,14 @@
 """Matrix products counted, and no more of them in a training batch than the contract asks for."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.conftest import PRESETS
+from tests.support.models import PRESETS
+from tests.support.real_sizes import ANSWER, LENGTH, ROWS, train_batch
 from trm_jax.benchmark.sizes import SIZES
-from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
-from trm_jax.data.loader import Batch
+from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.hardware.flops import count_flops
-from trm_jax.model.qwen import abstract_qwen
-from trm_jax.model.qwen_trm import abstract_trm
-from trm_jax.model.weights import cast
-from trm_jax.training.optimizer import make_optimizer
-from trm_jax.training.step import make_train_batch, new_state
-
-ROWS, LENGTH, ANSWER = 8, 512, 256
 
 
 def test_products_in_loops_branches_and_gradients_are_counted():
@@ -52,14 +43,3 @@ def test_a_batch_costs_at_most_a_tenth_more_than_the_floor(size, preset):
     """Recomputation, a gradient of a frozen head, logits of prompts, a backbone run twice: each would show."""
     ratio = count_flops(*train_batch(size, preset)) / floor(SIZES[size], TRMConfig.preset(preset))
     assert 0.99 < ratio <= 1.10, ratio
-
-
-def train_batch(size, preset, dtype=jnp.bfloat16, answer=ANSWER):
-    """The function that trains on a batch, and the shapes of its arguments."""
-    backbone = jax.eval_shape(functools.partial(cast, dtype=dtype), abstract_qwen(SIZES[size]))
-    optimizer = make_optimizer(TrainConfig(), 100)
-    trm = abstract_trm(backbone, TRMConfig.preset(preset))
-    state = jax.eval_shape(functools.partial(new_state, optimizer=optimizer), trm)
-    shapes = [(1, ROWS, LENGTH), (1, ROWS, answer), (1, ROWS, answer)]
-    batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
-    return make_train_batch(optimizer, 0.999, dtype), state, backbone, batch

@@ -6,7 +6,7 @@ In float32, because XLA:CPU makes float32 copies of bfloat16 weights, which a GP
 import jax
 import jax.numpy as jnp
 
-from tests.hardware.test_flops import ANSWER, LENGTH, ROWS, train_batch
+from tests.support.real_sizes import ANSWER, LENGTH, ROWS, train_batch
 from trm_jax.benchmark.sizes import SIZES
 from trm_jax.model.qwen import project
 from trm_jax.model.trm import TRM

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from trm_jax.model.attention import Rotation, attend, attend_to_past
 from trm_jax.model.kv_cache import KeysValues, Past
-from trm_jax.model.layers import Linear, RMSNorm, Rotation, attend, attend_to_past
+from trm_jax.model.layers import Linear, RMSNorm
 
 
 def test_attention_to_the_past_is_attention_over_the_shorter_rows():

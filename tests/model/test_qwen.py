@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import transformers
 
-from tests.conftest import max_error, random_tokens
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
-from trm_jax.conversion import hugging_face as convert
+from tests.support.models import max_error, random_tokens
+from trm_jax.checkpoints import load_backbone, open_folder, replacing, save_model
+from trm_jax.conversion import hugging_face, hugging_face_config
 from trm_jax.model.qwen import project
 
 torch = pytest.importorskip("torch", reason="transformers computes with PyTorch")
@@ -40,10 +39,10 @@ def hugging_face_model(folder, *, kv_heads: int, tied: bool, shards: bool = Fals
 
 
 def convert_folder(source, target):
-    config = convert.read_config(source)
-    with folders.replacing(target) as partial:
-        checkpoint.save_model(partial, config, convert.read_backbone(source, config, "float32"))
-    return checkpoint.load_backbone(target)
+    config = hugging_face_config.read_config(source)
+    with replacing(target) as partial:
+        save_model(partial, config, hugging_face.read_backbone(source, config, "float32"))
+    return load_backbone(open_folder(target).model)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_export_is_read_back_by_transformers(tmp_path):
     """Conversion there and back gives every tensor and every logit unchanged."""
     model = hugging_face_model(tmp_path / "hf", kv_heads=2, tied=False)
     backbone = convert_folder(tmp_path / "hf", tmp_path / "ours")
-    convert.write_hugging_face(tmp_path / "back", backbone)
+    hugging_face.write_hugging_face(tmp_path / "back", backbone)
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
     assert back.config.rope_parameters["rope_theta"] == 500.0
     for name, weight in model.state_dict().items():

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.conftest import flip_bit, largest_data, run
-from tests.world import (
+from tests.support.command_line import run
+from tests.support.damage import flip_bit, largest_data
+from tests.support.world import (
     LEFT_OUT,
     World,
     another_backbone,

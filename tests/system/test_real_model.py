@@ -7,10 +7,9 @@ import pytest
 import transformers
 
 from trm_jax import generate
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
-from trm_jax.conversion import hugging_face as convert
-from trm_jax.data.examples import encode_prompts
+from trm_jax.checkpoints import load_model, load_tokenizer
+from trm_jax.conversion import convert
+from trm_jax.data import encode_prompts
 
 torch = pytest.importorskip("torch", reason="transformers computes with PyTorch")
 
@@ -30,12 +29,9 @@ QUESTIONS = [
 @pytest.mark.skipif(FOLDER is None, reason="QWEN_FOLDER does not name a Hugging Face folder of a Qwen2.5 model")
 def test_greedy_tokens_of_a_real_model_are_those_of_transformers(tmp_path):
     source = pathlib.Path(FOLDER)
-    config = convert.read_config(source)
-    with folders.replacing(tmp_path / "model") as partial:
-        checkpoint.save_model(partial, config, convert.read_backbone(source, config, "float32"))
-        convert.copy_tokenizer(source, partial / "tokenizer")
-    prompts = encode_prompts(checkpoint.load_tokenizer(tmp_path / "model"), QUESTIONS)
-    model = checkpoint.load_model(tmp_path / "model")
+    convert(source, tmp_path / "model", "float32")
+    prompts = encode_prompts(load_tokenizer(tmp_path / "model"), QUESTIONS)
+    model = load_model(tmp_path / "model")
     ours = generate(model, prompts, 32, head="backbone", eos_token_ids=[])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     for prompt, tokens in zip(prompts, ours, strict=True):

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.support.command_line import ROOT, run
 
 
 def test_training_says_what_it_derived_and_ends_in_a_comparison(folders):
     root, resumed = folders
     for word in ("device", "trained", "frozen", "GiB expected", "3 batches", "6 optimizer steps", "backbone alone"):
-        assert word in resumed.stdout, word
-    assert "question  " in resumed.stdout
-    assert "points (paired, 95 %)" in resumed.stdout
+        assert word in resumed, word
+    assert "question  " in resumed
+    assert "points (paired, 95 %)" in resumed
     assert json.loads((root / "train/comparison.json").read_text())["trm"]["questions"] == 8
     batches = [json.loads(line)["batch"] for line in (root / "train/metrics.jsonl").read_text().splitlines()]
     assert batches == [1, 2, 3]
@@ -24,7 +24,7 @@ def test_training_says_what_it_derived_and_ends_in_a_comparison(folders):
 def test_a_finished_run_goes_straight_to_its_evaluation(folders):
     root, _ = folders
     before = (root / "train/metrics.jsonl").read_text()
-    options = ["--max-batches", 3, "--batch-size", 8, "--num-samples", 64, "--max-length", 96, "--eval-limit", 0]
+    options = ["--max-batches", 3, "--batch-size", 8, "--num-samples", 16, "--max-length", 96, "--eval-limit", 0]
     again = run("train.py", "--model", root / "model", "--output", root / "train", *options)
     assert again.returncode == 0, again.stderr
     assert (root / "train/metrics.jsonl").read_text() == before

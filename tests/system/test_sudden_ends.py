@@ -12,13 +12,10 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.support.command_line import ROOT, SMALL, run
 from trm_jax import demo
-from trm_jax.checkpoints import models as checkpoint
-from trm_jax.checkpoints.training import newest_sound
-from trm_jax.training.metrics import METRICS
-
-SMALL = "--latent-updates 1 --recursions 1 --supervision-steps 1 --batch-size 4 --held-out 0 --eval-limit 0 --num-samples 40"
+from trm_jax.checkpoints import load_model, newest_sound
+from trm_jax.training import METRICS
 
 
 def start(script: str, *options) -> subprocess.Popen:
@@ -50,9 +47,9 @@ def test_a_killed_conversion_leaves_the_model_that_was_there(tmp_path, sign):
     wait_for((tmp_path / "model.partial/backbone").exists, process)
     end(process, sign)
     assert (folder / "config.json").read_text() == before
-    assert checkpoint.load_model(folder).backbone.embedding.dtype == "bfloat16"
+    assert load_model(folder).backbone.embedding.dtype == "bfloat16"
     assert run("convert_qwen.py", *options, "--dtype", "float32").returncode == 0
-    assert checkpoint.load_model(folder).backbone.embedding.dtype == "float32"
+    assert load_model(folder).backbone.embedding.dtype == "float32"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
 
 
@@ -84,7 +81,7 @@ def test_a_killed_evaluation_goes_on_behind_its_last_answer(tmp_path, demo_model
 
 
 def test_two_runs_in_one_folder(tmp_path, demo_model_folder):
-    options = ("--model", demo_model_folder, "--output", tmp_path / "run", *SMALL.split(), "--max-batches", 1000)
+    options = ("--model", demo_model_folder, "--output", tmp_path / "run", *SMALL, "--max-batches", 1000)
     process = start("train.py", *options)
     wait_for((tmp_path / "run/config.json").exists, process)
     second = run("train.py", *options)
@@ -111,7 +108,7 @@ def test_a_disk_that_cannot_be_written(small_disk, demo_model_folder):
     remount("ro")
     for script, options in (
         ("convert_qwen.py", ["--output", disk / "model"]),
-        ("train.py", ["--model", demo_model_folder, "--output", disk / "run", *SMALL.split(), "--max-batches", 1]),
+        ("train.py", ["--model", demo_model_folder, "--output", disk / "run", *SMALL, "--max-batches", 1]),
         ("eval_gsm8k.py", ["--checkpoint", demo_model_folder, "--data", "demo", "--output", disk / "answers.jsonl"]),
     ):
         done = run(script, *options)
@@ -128,7 +125,7 @@ def test_a_full_disk_in_the_middle_of_a_save(small_disk, demo_model_folder):
         demo_model_folder,
         "--output",
         disk / "run",
-        *SMALL.split(),
+        *SMALL,
         "--max-batches",
         6,
         "--save-every",

@@ -10,36 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_model
-from tests.training.test_step import loader, training
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
-from trm_jax.checkpoints.folders import CheckpointError
-from trm_jax.checkpoints.training import Checkpoints
-from trm_jax.config import TrainConfig
-from trm_jax.data.datasets import DataConfig
-from trm_jax.data.loader import NO_LABEL, Bucket, Loader
-from trm_jax.model.weights import named_weights
-from trm_jax.training import loop as train_loop
+from tests.support.models import one_shape, tiny_model, training
+from trm_jax.checkpoints import CheckpointError, Checkpoints, RunConfig, load_model, read_config, save_model
+from trm_jax.config import DataConfig, TrainConfig
+from trm_jax.data import NO_LABEL, Loader
+from trm_jax.model import named_weights
+from trm_jax.training import hold_run, loop
+from trm_jax.training.loop import fit, held_out_loss
 from trm_jax.training.metrics import NonFiniteError, read_metrics
-from trm_jax.training.optimizer import make_schedule
+from trm_jax.training.optimizer import make_schedule, supervision_depths
 from trm_jax.training.step import make_eval_batch
 
 BATCHES = 6  # of every run: the schedule, and so the program, depends on it
 
 
-def one_shape() -> Loader:
-    return loader(buckets=[Bucket(32, 32)])
-
-
-def run_config(folder, num_batches: int, config, backbone: str = "") -> train_loop.RunConfig:
+def run_config(num_batches: int, config, backbone: str = "") -> RunConfig:
     train = TrainConfig(dtype="float32", random_depth=True)
-    return train_loop.RunConfig(folder, backbone, DataConfig(("data.jsonl",)), "", 0, num_batches, config, train)
+    return RunConfig(backbone, DataConfig(("data.jsonl",)), "", 0, num_batches, config, train)
 
 
 def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkeypatch):
     model = tiny_model("residual", trained=False)
-    config = run_config(tmp_path, BATCHES, model.trm.config)
+    config = run_config(BATCHES, model.trm.config)
     ends = {}
     for name in ("whole", "killed"):
         folder = tmp_path / name
@@ -47,12 +39,12 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkey
         if name == "killed":
             with monkeypatch.context() as patch:
                 patch.setattr(Loader, "__getitem__", _stop_at(5, Loader.__getitem__))
-                with pytest.raises(KeyboardInterrupt), train_loop.open_folder(folder, config):
-                    train_loop.fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
+                with pytest.raises(KeyboardInterrupt), hold_run(folder, config, tmp_path):
+                    fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
             with Checkpoints(folder) as checkpoints:
                 assert checkpoints.latest == 4
-        with train_loop.open_folder(folder, config):
-            outcome = train_loop.fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
+        with hold_run(folder, config, tmp_path):
+            outcome = fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
         assert outcome.finished
         ends[name] = outcome.state
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -75,35 +67,35 @@ def test_a_checkpoint_gives_back_raw_and_averaged_weights(tmp_path):
     model = tiny_model("mathllm")
     state, train_batch = training(model)
     state, _ = train_batch(state, model.backbone, one_shape()[0])
-    checkpoint.save_model(tmp_path / "model", model.backbone.config, named_weights(model.backbone).items())
-    fingerprint = folders.read_config(tmp_path / "model")["fingerprint"]
-    with train_loop.open_folder(tmp_path / "run", run_config(tmp_path / "model", 1, model.trm.config, fingerprint)):
+    save_model(tmp_path / "model", model.backbone.config, named_weights(model.backbone).items())
+    fingerprint = read_config(tmp_path / "model")["fingerprint"]
+    with hold_run(tmp_path / "run", run_config(1, model.trm.config, fingerprint), tmp_path / "model"):
         pass
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
-        checkpoint.load_model(tmp_path / "run")
+        load_model(tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
         checkpoints.save(1, state)
     for path in (tmp_path / "run", tmp_path / "run/checkpoints/1"):
         for use_ema, expected in ((True, state.ema), (False, state.trm)):
-            found = named_weights(checkpoint.load_model(path, use_ema=use_ema).trm)
+            found = named_weights(load_model(path, use_ema=use_ema).trm)
             for name, weight in named_weights(expected).items():
                 np.testing.assert_array_equal(found[name], weight, err_msg=name)
 
 
-def fit(folder, held_out=None, spoil=lambda trm: trm, **options):
+def fit_tiny(folder, held_out=None, spoil=lambda trm: trm, **options):
     """A short run of a tiny model in a new folder."""
     model = tiny_model("residual", trained=False)
-    config = run_config(folder, BATCHES, model.trm.config)
-    with train_loop.open_folder(folder, config):
-        return train_loop.fit(folder, config, model.backbone, spoil(model.trm), one_shape(), held_out, **options)
+    config = run_config(BATCHES, model.trm.config)
+    with hold_run(folder, config, folder.parent):
+        return fit(folder, config, model.backbone, spoil(model.trm), one_shape(), held_out, **options)
 
 
 def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
     """Made-up held-out losses stand in for real ones."""
     losses = [3.0, 1.0, 2.0, 4.0, 5.0, 6.0]
     coming = iter(losses)
-    monkeypatch.setattr(train_loop, "held_out_loss", lambda *_: {"held_out_loss": [9.0, next(coming)]})
-    outcome = fit(tmp_path / "run", held_out=one_shape(), save_every=1)
+    monkeypatch.setattr(loop, "held_out_loss", lambda *_: {"held_out_loss": [9.0, next(coming)]})
+    outcome = fit_tiny(tmp_path / "run", held_out=one_shape(), save_every=1)
     assert outcome.best == 2
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["2", "5", "6"]
     records = read_metrics(tmp_path / "run/metrics.jsonl")
@@ -111,13 +103,13 @@ def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
 
 
 def test_the_held_out_loss_is_that_of_the_averaged_weights(tmp_path):
-    outcome = fit(tmp_path / "run", held_out=one_shape())
+    outcome = fit_tiny(tmp_path / "run", held_out=one_shape())
     model = tiny_model("residual", trained=False)
     eval_batch = make_eval_batch(jnp.float32)
-    expected = train_loop.held_out_loss(eval_batch, outcome.state.ema, model.backbone, one_shape())
+    expected = held_out_loss(eval_batch, outcome.state.ema, model.backbone, one_shape())
     *_, record = read_metrics(tmp_path / "run/metrics.jsonl")
     np.testing.assert_allclose(record["held_out_loss"], expected["held_out_loss"], rtol=1e-6)
-    assert expected != train_loop.held_out_loss(eval_batch, outcome.state.trm, model.backbone, one_shape())
+    assert expected != held_out_loss(eval_batch, outcome.state.trm, model.backbone, one_shape())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monkeypatch):
@@ -132,12 +124,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monk
 
     monkeypatch.setattr(Loader, "__getitem__", poisoned)
     with pytest.raises(NonFiniteError, match=r"batch 3, supervision step 1: .* in the loss; .*checkpoints/2"):
-        fit(tmp_path / "run", save_every=1)
+        fit_tiny(tmp_path / "run", save_every=1)
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["1", "2"]
 
 
 def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    whole = fit(tmp_path / "whole")
+    whole = fit_tiny(tmp_path / "whole")
     original = Loader.__getitem__
 
     def terminated(self, index):
@@ -147,22 +139,23 @@ def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "__getitem__", terminated)
-        stopped = fit(tmp_path / "run")
+        stopped = fit_tiny(tmp_path / "run")
     assert (int(stopped.state.batches), stopped.finished) == (3, False)
-    resumed = fit(tmp_path / "run")
+    resumed = fit_tiny(tmp_path / "run")
     assert resumed.finished
     for name, weight in named_weights(resumed.state).items():
         np.testing.assert_array_equal(weight, named_weights(whole.state)[name], err_msg=name)
 
 
 def test_metrics_and_learning_rate_follow_the_depth(tmp_path):
-    fit(tmp_path / "run")
+    fit_tiny(tmp_path / "run")
     model = tiny_model("residual", trained=False)
-    config = run_config(tmp_path / "run", BATCHES, model.trm.config)
+    config = run_config(BATCHES, model.trm.config)
+    depths = supervision_depths(config.train, config.trm.supervision_steps, BATCHES)
     trained = read_metrics(tmp_path / "run/metrics.jsonl")
-    assert [len(record["loss"]) for record in trained] == config.depths.tolist()
-    schedule = make_schedule(config.train, config.optimizer_steps)
-    assert trained[-1]["learning_rate"] == float(schedule(config.optimizer_steps - 1))
+    assert [len(record["loss"]) for record in trained] == depths.tolist()
+    schedule = make_schedule(config.train, int(depths.sum()))
+    assert trained[-1]["learning_rate"] == float(schedule(int(depths.sum()) - 1))
     assert all(0 <= record["padding"] < 1 for record in trained)
     timings = read_metrics(tmp_path / "run/timings.jsonl")
     assert [record["batch"] for record in timings] == list(range(1, BATCHES + 1))
@@ -170,15 +163,15 @@ def test_metrics_and_learning_rate_follow_the_depth(tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
-    config = run_config(tmp_path, 6, tiny_model("residual").trm.config)
+    config = run_config(6, tiny_model("residual").trm.config)
     other = dataclasses.replace(config, num_batches=7)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.config.json.partial").write_text("{")  # killed in the middle of its first file
     for _ in range(2):
-        with train_loop.open_folder(tmp_path / "run", config):
+        with hold_run(tmp_path / "run", config, tmp_path):
             pass
     with (
         pytest.raises(CheckpointError, match="num_batches 6 there, 7 now"),
-        train_loop.open_folder(tmp_path / "run", other),
+        hold_run(tmp_path / "run", other, tmp_path),
     ):
         pass

@@ -13,18 +13,27 @@ def test_seconds_of_a_batch_reach_from_the_one_before_and_leave_out_other_work(t
     now = [100.0]
     monkeypatch.setattr(metrics, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     log = metrics.MetricsLog(tmp_path, 0, np.full(6, 1e-3), 0, places=[])
+
+    def checkpoint():
+        now[0] += 50
+        return {"held_out_loss": [1.0]}
+
+    def batch_of(number):
+        return metrics.TrainedBatch(number, batch(), 2, numbers(), started=now[0])
+
+    first = batch_of(1)
     now[0] += 2
-    log.add(1, batch(), numbers(), depth=2)  # under way until the next is added
+    log.add(first)  # under way until the next is added
+    second = batch_of(2)
     now[0] += 3
-    log.add(2, batch(), numbers(), depth=2)
+    log.add(second)
     now[0] += 7
-    log.read()
-    now[0] += 50  # a checkpoint
-    log.write()
-    log.resume_clock()
+    assert log.flush(checkpoint) == {"held_out_loss": [1.0]}
+    third = batch_of(3)
     now[0] += 11
-    log.add(3, batch(), numbers(), depth=2)
-    log.write()
+    log.add(third)
+    log.flush()
+    assert log.flush() == {}  # nothing is written twice
     found = metrics.read_metrics(tmp_path / "timings.jsonl")
     assert [record["seconds"] for record in found] == [5, 7, 11]
     assert [record["tokens_per_second"] for record in found] == [4 / 5, 4 / 7, 4 / 11]
@@ -45,4 +54,4 @@ def batch() -> Batch:
 
 
 def numbers() -> Metrics:
-    return Metrics(*[np.ones(2)] * 5, fault=np.full(2, -1.0))
+    return Metrics(*[np.ones(2)] * 5, fault=np.full(2, -1))

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import random_tokens, tiny_model
-from tests.training.test_step import loader, training
-from trm_jax.checkpoints import folders
-from trm_jax.checkpoints import models as checkpoint
+from tests.support.models import new_step, one_shape, random_tokens, tiny_model, training
+from trm_jax.checkpoints import CheckpointError, load_model, save_model
 from trm_jax.decoding.generate import decode_config, generate_each
 from trm_jax.model.weights import first_bad_weight, named_weights, with_weights
-from trm_jax.training.metrics import MetricsLog, NonFiniteError
+from trm_jax.training.metrics import MetricsLog, NonFiniteError, TrainedBatch
 from trm_jax.training.step import fault_places
 
 
@@ -36,11 +34,11 @@ def place_of(fault, trained, tmp_path) -> str:
     model, state, train_batch = trained
     state = jax.tree.map(jnp.copy, state)
     log = MetricsLog(tmp_path, 0, np.zeros(2), 0, fault_places(model.trm))
-    state, backbone, batch = fault(state, model.backbone, loader()[0])
+    state, backbone, batch = fault(state, model.backbone, one_shape()[0])
     _, metrics = train_batch(state, backbone, batch)
-    log.add(1, batch, metrics, 2)
+    log.add(TrainedBatch(1, batch, 2, metrics, started=0.0))
     with pytest.raises(NonFiniteError) as error:
-        log.read()
+        log.flush()
     said = "batch 1, supervision step 1: numbers that are not finite in "
     assert str(error.value).startswith(said)
     return str(error.value).removeprefix(said)
@@ -86,13 +84,13 @@ def test_in_a_gradient(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "_micro_batch", fault_in_gradient)
     model = trained[0]
-    fresh = (model, *training(model))
+    fresh = (model, training(model)[0], new_step()[1])
     assert place_of(lambda *unchanged: unchanged, fresh, tmp_path) == "the gradient of block.mlp.down.kernel"
 
 
 def test_a_finite_batch_has_no_fault(trained):
     model, state, train_batch = trained
-    _, metrics = train_batch(jax.tree.map(jnp.copy, state), model.backbone, loader()[0])
+    _, metrics = train_batch(jax.tree.map(jnp.copy, state), model.backbone, one_shape()[0])
     assert metrics.fault.tolist() == [-1, -1]
 
 
@@ -101,9 +99,9 @@ def test_in_a_model_folder(tmp_path):
     model = tiny_model("residual")
     assert first_bad_weight(model) is None
     backbone = spoil(model.backbone, "layers.attention.key.bias", np.nan)
-    checkpoint.save_model(tmp_path / "model", backbone.config, named_weights(backbone).items())
-    with pytest.raises(folders.CheckpointError, match=r"not finite in layers\.attention\.key\.bias"):
-        checkpoint.load_model(tmp_path / "model")
+    save_model(tmp_path / "model", backbone.config, named_weights(backbone).items())
+    with pytest.raises(CheckpointError, match=r"not finite in layers\.attention\.key\.bias"):
+        load_model(tmp_path / "model")
 
 
 def resident() -> int:
@@ -117,12 +115,12 @@ SLACK = 2**23  # bytes that come and go with the allocator
 
 def test_memory_stays_flat_over_300_batches(trained, tmp_path):
     model, state, train_batch = trained
-    state, rows = jax.tree.map(jnp.copy, state), loader()
+    state, rows = jax.tree.map(jnp.copy, state), one_shape()
     log = MetricsLog(tmp_path, 0, np.zeros(600), 0, fault_places(model.trm))
     for number in range(1, 301):
         batch = rows[number % 2]
         state, metrics = train_batch(state, model.backbone, jax.device_put(batch))
-        log.add(number, batch, metrics, 2)
+        log.add(TrainedBatch(number, batch, 2, metrics, started=0.0))
         if number == 100:
             before = resident()
     assert resident() - before < SLACK

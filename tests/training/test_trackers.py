@@ -22,9 +22,8 @@ def test_wandb_and_trackio_share_an_interface(tmp_path, monkeypatch, name):
         finish=lambda: calls.append("end"),
     )
     monkeypatch.setitem(sys.modules, name, module)
-    tracker = open_tracker(name, tmp_path / "run", {"seed": 1})
-    tracker.log({"loss/1": 0.5}, 7)
-    tracker.close()
+    with open_tracker(name, tmp_path / "run", {"seed": 1}) as tracker:
+        tracker.log({"loss/1": 0.5}, 7)
     assert calls[0]["config"] == {"seed": 1}
     assert calls[0]["name"] == "run"
     assert calls[1:] == [({"loss/1": 0.5}, 7), "end"]
@@ -32,18 +31,28 @@ def test_wandb_and_trackio_share_an_interface(tmp_path, monkeypatch, name):
 
 def test_tensorboard_gets_an_event_file(tmp_path):
     pytest.importorskip("tensorboardX")
-    tracker = open_tracker("tensorboard", tmp_path, {})
-    tracker.log({"loss/1": 0.5}, 7)
-    tracker.close()
+    with open_tracker("tensorboard", tmp_path, {}) as tracker:
+        tracker.log({"loss/1": 0.5}, 7)
     (file,) = (tmp_path / "tensorboard").iterdir()
     assert b"loss/1" in file.read_bytes()
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(TrackerError, match=r"trm-jax\[wandb\]"):
-        open_tracker("wandb", tmp_path, {})
+    with pytest.raises(TrackerError, match=r"trm-jax\[wandb\]"), open_tracker("wandb", tmp_path, {}):
+        pass
 
 
 def test_no_tracker_is_none(tmp_path):
-    assert open_tracker("none", tmp_path, {}) is None
+    with open_tracker("none", tmp_path, {}) as tracker:
+        assert tracker is None
+
+
+def test_a_tracker_is_closed_however_the_run_ends(tmp_path, monkeypatch):
+    """A run that died of bad numbers left its last lines unsent."""
+    ends = []
+    module = types.SimpleNamespace(init=lambda **options: None, finish=lambda: ends.append("end"))
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    with pytest.raises(KeyboardInterrupt), open_tracker("trackio", tmp_path, {}):
+        raise KeyboardInterrupt
+    assert ends == ["end"]

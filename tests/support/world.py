@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import safetensors.numpy
 
-from tests.conftest import flip_bit, largest_data
+from tests.support.damage import flip_bit, largest_data
 
 
 @dataclasses.dataclass(frozen=True)

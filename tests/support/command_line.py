@@ -1,6 +1,6 @@
 """Scripts as a user runs them, many in little time: a process that has imported what they need forks for each.
 
-What a script gets is real: a process of its own, arguments, streams and exit status. `python -m tests.command_line` is the
+What a script gets is real: a process of its own, arguments, streams and exit status. Run as a module, this file is the
 process that forks; it takes one JSON object a line, and answers with the exit status.
 """
 
@@ -11,18 +11,29 @@ import os
 import pathlib
 import runpy
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
+# Options of train.py for a training on the demo of one shape, and so of one program.
+SMALL = (
+    "--latent-updates 1 --recursions 1 --supervision-steps 1 --num-samples 4 --batch-size 4 --epochs 1000 --held-out 0 "
+    "--eval-limit 0"
+).split()
+ISOLATED = ["unshare", "--net"]
 
 
-def run(script: str, *options, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
-    """Runs a script of this package to its end. `env` does not reach what libraries read when they are imported."""
+def run(script: str, *options, timeout: float = 300, network: bool = True, **env: str) -> subprocess.CompletedProcess:
+    """Runs a script of this package to its end.
+
+    Without a `network` it has no way out, not even to the machine itself. `env` does not reach what libraries read when they
+    are imported.
+    """
     words = [str(ROOT / "scripts" / script), *map(str, options)]
-    server = _server()
+    server = _server(network)
     with tempfile.TemporaryDirectory() as folder:
         streams = [os.path.join(folder, name) for name in ("stdout", "stderr")]
         server.stdin.write(json.dumps({"words": words, "streams": streams, "env": env}) + "\n")
@@ -35,10 +46,17 @@ def run(script: str, *options, timeout: float = 300, **env: str) -> subprocess.C
         return subprocess.CompletedProcess(words, status, *(pathlib.Path(path).read_text() for path in streams))
 
 
+def can_take_the_network_away() -> bool:
+    """Whether there is `unshare`, and the right to use it."""
+    return (
+        shutil.which("unshare") is not None and not subprocess.run([*ISOLATED, "true"], capture_output=True).returncode
+    )
+
+
 @functools.cache
-def _server() -> subprocess.Popen:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tests.command_line"]
+def _server(network: bool) -> subprocess.Popen:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1" if network else "0"}
+    command = [*([] if network else ISOLATED), sys.executable, "-m", "tests.support.command_line"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
     atexit.register(server.kill)
@@ -48,10 +66,8 @@ def _server() -> subprocess.Popen:
 def _serve() -> None:
     from transformers import AutoTokenizer  # noqa: F401
 
-    import trm_jax.conversion.hugging_face
-    import trm_jax.decoding.generate
-    import trm_jax.evaluation.evaluate
-    import trm_jax.training.loop  # noqa: F401
+    import trm_jax.conversion
+    import trm_jax.experiments  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()

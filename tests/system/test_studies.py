@@ -1,0 +1,130 @@
+"""The scripts that compare, sample and ablate, as a user runs them on a run of the demo."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.support.command_line import run
+from trm_jax.errors import UserError
+from trm_jax.experiments import Ablation, read_variants
+from trm_jax.experiments.ablation_report import report
+
+
+def write_lines(path, records) -> None:
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+
+def test_compare_prints_and_writes(folders, tmp_path):
+    root, _ = folders
+    for name, options in {"backbone": ["--head", "backbone"], "trm": []}.items():
+        path = tmp_path / f"{name}.jsonl"
+        done = run("eval_gsm8k.py", "--checkpoint", root / "train", "--output", path, "--limit", 8, *options)
+        assert done.returncode == 0, done.stderr
+    done = run("compare.py", tmp_path / "backbone.jsonl", tmp_path / "trm.jsonl", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "8 questions are in all files" in done.stdout
+    assert "McNemar" in (tmp_path / "out/comparison.md").read_text()
+    assert len(json.loads((tmp_path / "out/comparison.json").read_text())) == 2
+    assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+
+
+def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):
+    root, _ = folders
+    path = tmp_path / "own.jsonl"
+    options = ["--model", root / "model", "--output", path, "--samples", 3]
+    done = run("sample_solutions.py", *options, "--limit", 12)
+    assert done.returncode == 0, done.stderr
+    samples = path.with_suffix(".samples.jsonl")
+    before = samples.read_text()
+    done = run("sample_solutions.py", *options, "--limit", 16)
+    assert done.returncode == 0, done.stderr
+    assert samples.read_text().startswith(before)
+    assert len(samples.read_text().splitlines()) == 16
+    counts = json.loads(path.with_suffix(".json").read_text())
+    assert (counts["questions"], counts["samples"]) == (16, 48)
+    assert counts["solutions"] == len(path.read_text().splitlines()) > 0
+    done = run("train.py", "--model", root / "model", "--data", path, "--inspect")
+    assert done.returncode == 0, done.stderr
+
+
+def run_to_its_end(script: str, *options) -> None:
+    """What ablate.py does in processes that start from nothing."""
+    done = run(script, *options)
+    if done.returncode:
+        raise UserError(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def ablation(folders, tmp_path_factory):
+    """A finished ablation of two variants, one seed, and its report."""
+    root, out = folders[0], tmp_path_factory.mktemp("ablation")
+    variants = out / "variants.toml"
+    variants.write_text(
+        "max-batches = 2\nbatch-size = 8\nnum-samples = 20\nheld-out = 2\n[single]\npreset = 'single'\n"
+        "[shallow]\nlatent-updates = 2\nrecursions = 2\nsupervision-steps = 1\n"
+    )
+    own = {"model": root / "model", "output": out, "variants": read_variants(variants), "data": "demo"}
+    ablation = Ablation(**own, seeds=(0,), against="single", questions=8, max_new_tokens=12)
+    return ablation, ablation.compare(run_to_its_end)
+
+
+def test_ablate_trains_and_compares(ablation):
+    out, returned = ablation[0].output, ablation[1]
+    assert (out / "report.md").read_text().strip() in returned
+    found = {row["name"]: row for row in json.loads((out / "report.json").read_text())["variants"]}
+    assert found["single"]["block_calls"] == 2
+    assert found["shallow"]["block_calls"] == 6
+    assert found["single"]["optimizer_steps"] == found["shallow"]["optimizer_steps"] == 2
+    assert found["single"]["flops"] < found["shallow"]["flops"]
+    assert found["single"]["parameters"] == found["shallow"]["parameters"]
+    assert found["single"]["over_control"] is None
+    for answers in (out / "backbone.jsonl", *out.glob("*/0/answers.jsonl")):
+        assert max(json.loads(line)["tokens"] for line in answers.read_text().splitlines()) == 12
+
+
+def test_seeds_are_averaged_question_by_question(ablation, tmp_path):
+    """Three runs, right on all of 8 questions, on none, on half: a half, each listed; their spread widens the interval."""
+    out = ablation[0].output
+    runs = []
+    for number, right in enumerate(([True] * 8, [False] * 8, [True, False] * 4)):
+        runs.append(shutil.copytree(out / "single/0", tmp_path / "single" / str(number)))
+        answers = runs[-1] / "answers.jsonl"
+        records = [json.loads(line) for line in answers.read_text().splitlines()]
+        write_lines(answers, [one | {"correct": value} for one, value in zip(records, right, strict=True)])
+    report(out / "backbone.jsonl", {"single": runs, "shallow": [out / "shallow/0"]}, "shallow", tmp_path)
+    single, _ = json.loads((tmp_path / "report.json").read_text())["variants"]
+    assert single["accuracy_of_each_run"] == [1, 0, 0.5]
+    assert single["accuracy"]["estimate"] == 0.5
+    assert (single["accuracy"]["low"], single["accuracy"]["high"]) == (0, 1)
+    assert "| 100.0, 0.0, 50.0 |" in (tmp_path / "report.md").read_text()
+    report(out / "backbone.jsonl", {"single": runs, "shallow": [out / "shallow/0"]}, "shallow", tmp_path, limit=4)
+    assert "4 questions, 3 seeds" in (tmp_path / "report.md").read_text()
+
+
+def test_ablate_goes_on(ablation):
+    """The command, in processes that start from nothing: it answers no question again, and prints the same report."""
+    ablation, before = ablation
+    written = {path: path.read_text() for path in ablation.output.glob("*/0/answers.jsonl")}
+    options = ["--model", ablation.model, "--output", ablation.output, "--variants", ablation.output / "variants.toml"]
+    again = run("ablate.py", *options, "--questions", 8, "--seeds", 0, "--max-new-tokens", 12)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.endswith(before + "\n")
+    assert len(written) == 2
+    assert all(path.read_text() == text for path, text in written.items())
+
+
+def test_ablate_says_which_of_its_scripts_failed(tmp_path):
+    """In a process of its own, which says why before."""
+    done = run("ablate.py", "--model", tmp_path / "nothing", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "ablate.py: eval_gsm8k.py ended with status 2" in done.stderr.splitlines()[-1]
+
+
+def test_ablate_refuses_what_it_cannot_compare(tmp_path):
+    done = run("ablate.py", "--against", "nothing", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
+    )
