@@ -144,7 +144,7 @@ def test_a_line_is_read_back_as_it_was_written():
     ("change", "message"),
     [
         ({"index": -1}, "-1 as index"),
-        ({"correct": "perhaps"}, "'no' as correct"),
+        ({"correct": "no"}, "'no' as correct"),
         ({"samples": 3}, "3 as samples"),
     ],
 )
