@@ -49,9 +49,10 @@ def main(options: Options) -> None:
     from trm_jax.data import load_rows
     from trm_jax.experiments import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
     from trm_jax.hardware import choose_device, describe_device
-    from trm_jax.model import for_decoding
+    from trm_jax.model import choose_attention, for_decoding
 
     dtype = choose_device(options.device, options.dtype)
+    choose_attention(options.attention)
     saved = SavedModel.open(options.checkpoint)
     model = for_decoding(saved.load(dtype))
     rows = load_rows(options.data, "test")[: options.limit]

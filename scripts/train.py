@@ -44,6 +44,7 @@ def main(options: Options) -> None:
     from trm_jax.data import evaluation_rows, make_training_set
     from trm_jax.evaluation import compare_with_backbone
     from trm_jax.hardware import choose_device
+    from trm_jax.model import choose_attention
     from trm_jax.training import hold_run, make_run
 
     options.require(1, "max_batches", "save_every")
@@ -51,6 +52,7 @@ def main(options: Options) -> None:
     if options.streaming and options.max_batches is None:
         raise UserError("--streaming needs --max-batches: a stream does not tell how long it is")
     dtype = choose_device(options.device, options.dtype)
+    choose_attention(options.attention)
     data = DataConfig(**cli.given(options, DataConfig, RENAMED))
     usual = demo.DEFAULTS if data.sources == ("demo",) else {}
     trm = TRMConfig.preset(options.preset, **cli.usual(TRMConfig, usual) | cli.given(options, TRMConfig, RENAMED))

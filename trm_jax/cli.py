@@ -45,6 +45,8 @@ class ComputeOptions(CommonOptions):
     """Where to compute; auto stops if there is an NVIDIA GPU that JAX does not see."""
     dtype: Literal["bfloat16", "float32"] | None = None
     """Type to compute in; weights that are trained are float32 (default: bfloat16, float32 on a CPU)."""
+    attention: Literal["auto", "xla"] = "auto"
+    """On a CUDA GPU: auto takes fused kernels where they work, xla does without them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

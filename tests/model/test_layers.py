@@ -16,7 +16,8 @@ def test_attention_to_the_past_is_attention_over_the_shorter_rows():
     q, k, v = (jax.random.normal(jax.random.key(i), (2, 9, heads, 8)) for i, heads in enumerate((4, 2, 2)))
     lengths = (3, 7)
     at = lambda array: jnp.stack([array[row, n] for row, n in enumerate(lengths)])[:, None]  # noqa: E731
-    past = Past(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), jnp.array(lengths))
+    cached = (jnp.stack([array, jnp.swapaxes(of, 1, 2)]) for of in (k, v) for array in [jnp.zeros((2, 2, 9, 8))])
+    past = Past(*cached, jnp.int32(1), jnp.array(lengths))
     found = attend_to_past(at(q), KeysValues(at(k), at(v)), past)
     for row, n in enumerate(lengths):
         alone = attend(*(array[row, None, : n + 1] for array in (q, k, v)))

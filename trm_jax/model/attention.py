@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from trm_jax.model import fused as fused_attention
+from trm_jax.model.decode_kernel import attend_to_cache
 from trm_jax.model.kv_cache import KeysValues, Past
 from trm_jax.model.layers import Linear, keep
 
-QUERY_BLOCK = 64  # queries of causal attention that are computed together
+QUERY_BLOCK = 64  # queries of causal attention that a CPU computes together
 
 
 class Rotation(NamedTuple):
@@ -29,9 +31,11 @@ class Rotation(NamedTuple):
 
     def __call__(self, h: Float[Array, "B S N H"]) -> Float[Array, "B S N H"]:
         """Rotates the pairs (i, i + H/2) of each head."""
-        first, second = jnp.split(h.astype(jnp.float32), 2, axis=-1)
-        turned = (first * self.cos - second * self.sin, second * self.cos + first * self.sin)
-        return jnp.concatenate(turned, axis=-1).astype(h.dtype)
+        # The halves are swapped by a reversal: on a GPU XLA fuses it with its neighbours, which it does not do with a
+        # concatenation.
+        halves = h.astype(jnp.float32).reshape(*h.shape[:-1], 2, -1)
+        cos, sin = self.cos[..., None, :], jnp.stack([-self.sin, self.sin], axis=-2)
+        return (halves * cos + jnp.flip(halves, axis=-2) * sin).reshape(h.shape).astype(h.dtype)
 
 
 def attend(
@@ -41,8 +45,17 @@ def attend(
 ) -> Float[Array, "B S N H"]:
     """Causal scaled dot-product attention of whole sequences, with grouped key/value heads.
 
-    Queries are taken a block at a time, so that no time is spent on the keys after a block, which it must not see.
+    How it is computed depends on the platform that the program is compiled for: on a CPU in blocks, on a CUDA GPU by cuDNN
+    where it can, elsewhere by XLA in one piece.
     """
+    fused = {"cuda": fused_attention.cudnn_attention} if fused_attention.takes_sequences(queries) else {}
+    return jax.lax.platform_dependent(
+        queries, keys, values, cpu=_attend_in_blocks, default=fused_attention.xla_attention, **fused
+    )
+
+
+def _attend_in_blocks(queries, keys, values):
+    """Takes a block of queries at a time, so that no time is spent on the keys after a block, which it must not see."""
     length, blocks = queries.shape[1], []
     for start in range(0, length, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, length)
@@ -53,21 +66,32 @@ def attend(
 
 
 def attend_to_past(queries: Float[Array, "B 1 N H"], new: KeysValues, past: Past) -> Float[Array, "B 1 N H"]:
-    """Attention of one new token a row over the row's past and itself."""
-    batch, _, heads, size = queries.shape
-    kv_heads, capacity = past.keys.shape[1:3]
-    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    queries = queries.reshape(batch, kv_heads, heads // kv_heads, size)
-    own_keys, own_values = (array[:, 0, :, None] for array in new)  # [B, K, 1, H]
+    """Attention of one new token a row over the row's past and itself.
 
-    filled = (jnp.arange(capacity)[None] < past.lengths[:, None])[:, None, None]
-    scores = jnp.where(filled, dot("BKGH,BKCH->BKGC", queries, past.keys) * size**-0.5, -jnp.inf)
-    own_score = dot("BKGH,BKCH->BKGC", queries, own_keys) * size**-0.5
+    A CUDA GPU computes it in one kernel, other platforms in several.
+    """
+    batch, _, heads, size = queries.shape
+    kv_heads = past.keys.shape[2]
+    queries = queries.reshape(batch, kv_heads, heads // kv_heads, size)
+    fused = {"cuda": attend_to_cache} if fused_attention.takes_cache(queries, past.keys) else {}
+    own = (array[:, 0] for array in new)
+    attended = jax.lax.platform_dependent(queries, *own, *past, default=_attend_to_past, **fused)
+    return attended.reshape(batch, 1, heads, size)
+
+
+def _attend_to_past(queries, own_keys, own_values, keys, values, layer, lengths):
+    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    keys, values = keys[layer], values[layer]
+    own_keys, own_values = own_keys[:, :, None], own_values[:, :, None]
+    scale = queries.shape[-1] ** -0.5
+    filled = (jnp.arange(keys.shape[2])[None] < lengths[:, None])[:, None, None]
+    scores = jnp.where(filled, dot("BKGH,BKCH->BKGC", queries, keys) * scale, -jnp.inf)
+    own_score = dot("BKGH,BKCH->BKGC", queries, own_keys) * scale
     highest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), own_score)
     shares, own_share = jnp.exp(scores - highest), jnp.exp(own_score - highest)
-    attended = dot("BKGC,BKCH->BKGH", shares.astype(past.values.dtype), past.values) + own_share * own_values
+    attended = dot("BKGC,BKCH->BKGH", shares.astype(values.dtype), values) + own_share * own_values
     attended = attended / (jnp.sum(shares, axis=-1, keepdims=True) + own_share)
-    return attended.reshape(batch, 1, heads, size).astype(own_values.dtype)
+    return attended.astype(own_values.dtype)
 
 
 class Attention(nnx.Module):

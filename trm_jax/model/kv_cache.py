@@ -29,8 +29,9 @@ class KeysValues(NamedTuple):
 class Past(NamedTuple):
     """The cached keys and values of one layer. A head's slots are adjacent, so that attention reads them without a copy."""
 
-    keys: Float[Array, "B K C H"]
-    values: Float[Array, "B K C H"]
+    keys: Float[Array, "layers B K C H"]
+    values: Float[Array, "layers B K C H"]
+    layer: Int[Array, ""]  # which of the layers
     lengths: Int[Array, " B"]  # slots that are filled
 
 
@@ -69,7 +70,7 @@ class KVCache:
         return self.lengths[:, None] + jnp.arange(length)[None]
 
     def past(self, place: int, layer: Int[Array, ""] | int = 0) -> Past:
-        return Past(self.keys[place][layer], self.values[place][layer], self.lengths)
+        return Past(self.keys[place], self.values[place], jnp.asarray(layer, jnp.int32), self.lengths)
 
     def append(self, new: Sequence[KeysValues], written: Int[Array, " B"]) -> Self:
         """Writes one token a row behind those that it holds; where `written` is 0, the row's length stays as it is."""

@@ -162,6 +162,8 @@ class TRM(nnx.Module):
             every_pass: keep the keys and values of all passes, not only of the last one.
         """
         calls = range(self.config.calls)
+        # The few numbers of single tokens are collected in one array, because each array costs a GPU a launch in every pass.
+        together = cache is not None and every_pass
 
         def step(carry, index: Int[Array, ""]):
             y, z, _ = carry
@@ -171,11 +173,15 @@ class TRM(nnx.Module):
                 own = 0 if len(cache.keys[0]) == 1 else index
                 pasts = [cache.past(call, own) for call in calls]
             y, z, new = self.run_pass(context, y, z, rotation, pasts)
+            if together:
+                new = jnp.stack([array for call in new for array in call])
             return (y, z, None if every_pass else new), new if every_pass else None
 
         kept = jax.eval_shape(step, (y, z, None), passes[0])[0][2]
         kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), kept)
         (y, z, last), every = jax.lax.scan(step, (y, z, kept), passes)
+        if together:
+            every = [KeysValues(every[:, 2 * call], every[:, 2 * call + 1]) for call in calls]
         return y, z, every if every_pass else jax.tree.map(lambda array: array[None], last)
 
     def features(self, last: State, y: State) -> State:

@@ -93,6 +93,8 @@ def make_train_batch(
                 micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
             )
             state, updates = _update(state, grads, optimizer, ema_decay)
+            # Without the barrier XLA sums the squares in the kernel that updates the state, which then cannot be in place.
+            state, updates = jax.lax.optimization_barrier((state, updates))
             slopes, weights, moves = map(_squares, (grads, state.trm, updates))
             fault = _first_fault([*given, *map(jnp.isfinite, (loss, *slopes, *moves))])
             norms = (jnp.sqrt(sum(squares)) for squares in (slopes, weights, moves))

@@ -1,0 +1,71 @@
+"""Compiles programs for a GPU that this machine need not have, from a description of the card; nothing is allocated or run.
+
+JAX's CUDA wheels are needed, and `XLA_FLAGS=--xla_gpu_autotune_level=0`, because autotuning would run kernels.
+"""
+
+import functools
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from trm_jax.hardware.cards import Card
+
+# Shared memory by compute capability, bytes a multiprocessor and most of a block, and resident threads (CUDA C++
+# Programming Guide, technical specifications by compute capability).
+_BY_CAPABILITY = {
+    (8, 0): (167_936, 166_912, 2048),
+    (8, 6): (102_400, 101_376, 1536),
+    (8, 9): (102_400, 101_376, 1536),
+    (9, 0): (233_472, 232_448, 2048),
+}
+
+
+def compile_for(card: Card, function: Any, *args, **static) -> jax.stages.Compiled:
+    """The program of a jitted function for a card; `args` are arrays or their shapes.
+
+    Raises RuntimeError where JAX has no CUDA plugin.
+
+    Example: `compile_for(CARDS["h100"], prefill, model, tokens, lengths, config=config).memory_analysis()`.
+    """
+    device = _describe(card)
+    args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), args)
+    # Pallas asks which GPU a kernel is for.
+    abstract = jax.sharding.AbstractDevice(device_kind=card.name, num_cores=card.multiprocessors, platform="gpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=abstract)):
+        return function.trace(*args, **static).lower(lowering_platforms=("cuda",)).compile()
+
+
+@functools.cache
+def _describe(card: Card) -> jax.sharding.NamedSharding:
+    """One abstract device of that kind, as a sharding."""
+    shared, shared_by_block, threads = _BY_CAPABILITY[card.capability]
+    info = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "shared_memory_per_block": 49152,
+        "shared_memory_per_core": shared,
+        "shared_memory_per_block_optin": shared_by_block,
+        "threads_per_core_limit": threads,
+        "core_count": card.multiprocessors,
+        "fpus_per_core": 64 if card.capability == (8, 0) else 128,
+        "block_dim_limit_x": 2**31 - 1,
+        "block_dim_limit_y": 65535,
+        "block_dim_limit_z": 65535,
+        "memory_bandwidth": int(card.bandwidth),
+        "l2_cache_size": card.l2_mebibytes * 2**20,
+        "clock_rate_ghz": card.clock_ghz,
+        "device_memory_size": card.memory,
+        "registers_per_core_limit": 65536,
+        "registers_per_block_limit": 65536,
+    }
+    fields = " ".join(f"{name}: {value}" for name, value in info.items())
+    major, minor = card.capability
+    text = (
+        f"gpu_device_info {{ {fields} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
+        'platform_name: "CUDA" dnn_version_info { major: 9 minor: 7 } '
+        f'runtime_version {{ major: 12 minor: 8 patch: 0 }} device_description_str: "{card.name}"'
+    )
+    topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1")
+    mesh = topologies.make_mesh(topology, (1,), ("data",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
