@@ -61,14 +61,14 @@ def main(options: Options) -> None:
         temperature=options.temperature,
         top_p=options.top_p,
     )
-    batch_size, max_new_tokens = options.sizes(data, rows=max(8, options.samples))
+    max_new_tokens = options.longest(data)
     draws = {"samples": options.samples, "seed": options.seed}
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
     output = options.output or saved.folder.path / "evaluation" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, answers in {output}")
 
-    model = for_decoding(model)
-    sizes = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    model = for_decoding(model, donate=True)
+    sizes = {"batch_size": options.batch_size, "max_new_tokens": max_new_tokens}
     generate = functools.partial(generate_each, model, config=config, **sizes, **draws)
     answers = evaluate(rows, saved.tokenizer, generate, output, settings, options.samples, label="answered")
     print(show_summary(summarize(answers), options.samples, options.early_exit))

@@ -19,8 +19,6 @@ class Options(cli.AnswerOptions):
     """Questions with their answers: gsm8k (the train split), demo, a hub id, or a .jsonl file."""
     output: pathlib.Path = pathlib.Path("runs/solutions.jsonl")
     """The right solutions; all samples are kept in NAME.samples.jsonl, the counts in NAME.json."""
-    batch_size: int | None = None
-    """Rows generated together (default 32; demo 64)."""
     samples: int = 4
     """Solutions drawn for each question."""
     keep: int = 4
@@ -50,9 +48,9 @@ def main(options: Options) -> None:
     choose_attention(options.attention)
     saved = SavedModel.open(open_folder(options.model).model.path)
     drawn = samples_file(options.output)
-    model = for_decoding(saved.load(dtype))
+    model = for_decoding(saved.load(dtype), donate=True)
     rows = load_rows(options.data, "train")[: options.limit]
-    batch_size, max_new_tokens = options.sizes(options.data, rows=max(32, options.samples))
+    max_new_tokens = options.longest(options.data)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     settings = {"data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype, **drawing}
     settings["fingerprint"] = saved.fingerprint()
@@ -62,7 +60,7 @@ def main(options: Options) -> None:
         generate_each,
         model,
         config=decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         max_new_tokens=max_new_tokens,
         samples=options.samples,
         seed=options.seed,

@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     dtype = choose_device(options.device, options.dtype)
     choose_attention(options.attention)
     saved = SavedModel.open(options.checkpoint)
-    model = for_decoding(saved.load(dtype))
+    model = for_decoding(saved.load(dtype), donate=True)
     rows = load_rows(options.data, "test")[: options.limit]
     print(f"{describe_device()}, {len(rows)} questions of {options.data}, {saved.label}")
     if options.over == "depth":
@@ -63,7 +63,7 @@ def main(options: Options) -> None:
         ways = kv_caches(model, options.supervision_steps)
     else:
         ways = early_exits(model, options.thresholds, options.supervision_steps)
-    found = sweep(model, saved.tokenizer, rows, ways, *options.sizes(options.data, rows=64))
+    found = sweep(model, saved.tokenizer, rows, ways, options.batch_size, options.longest(options.data))
     print(sweep_table(found))
     path = (options.output or saved.folder.path / "sweeps") / options.over
     write_sweep(found, path, LABELS[options.over])

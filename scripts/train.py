@@ -42,6 +42,7 @@ class Options(cli.ComputeOptions, TrainOptions, TRMOptions, DataOptions):
 def main(options: Options) -> None:
     from trm_jax.checkpoints import open_folder
     from trm_jax.data import evaluation_rows, make_training_set
+    from trm_jax.decoding import NoRoomError
     from trm_jax.evaluation import compare_with_backbone
     from trm_jax.hardware import choose_device
     from trm_jax.model import choose_attention
@@ -69,8 +70,11 @@ def main(options: Options) -> None:
         outcome, trained = run.train(options.output, options.save_every, options.track)
     print(outcome.describe(options.output))
     if outcome.finished and (rows := evaluation_rows(data, options.eval_data, options.eval_limit)):
-        sizes = cli.answer_sizes("demo" if usual else "")
-        print(compare_with_backbone(trained, model.tokenizer, rows, options.output, *sizes))
+        longest = cli.longest_completion("demo" if usual else "")
+        try:
+            print(compare_with_backbone(trained, model.tokenizer, rows, options.output, longest))
+        except NoRoomError as error:
+            print(f"the evaluation does not fit; eval_gsm8k.py can do it with other options. {error}")
 
 
 if __name__ == "__main__":

@@ -56,20 +56,18 @@ class AnswerOptions(ComputeOptions):
     limit: int | None = None
     """Only the first so many questions."""
     batch_size: int | None = None
-    """Rows generated together (default: enough for the samples of a question, at least 8; demo 64)."""
+    """Rows generated together (default: as many as fit into the memory, at most 64)."""
     max_new_tokens: int | None = None
     """Tokens of the longest completion (default 512; demo 48)."""
 
-    def sizes(self, data: str, rows: int) -> tuple[int, int]:
-        """Batch size (`rows`, unless an option or the demo gives another) and tokens of the longest completion."""
-        usual_rows, usual_tokens = answer_sizes(data, rows)
-        return self.batch_size or usual_rows, self.max_new_tokens or usual_tokens
+    def longest(self, data: str) -> int:
+        """Tokens of the longest completion."""
+        return self.max_new_tokens or longest_completion(data)
 
 
-def answer_sizes(data: str, rows: int = 8) -> tuple[int, int]:
-    """The defaults of the batch size, in rows, and of the longest completion, in tokens."""
-    own = demo.DEFAULTS if data == "demo" else {}
-    return own.get("rows", rows), own.get("max_new_tokens", 512)
+def longest_completion(data: str) -> int:
+    """The default of the longest completion, in tokens."""
+    return demo.DEFAULTS["max_new_tokens"] if data == "demo" else 512
 
 
 def options_of(

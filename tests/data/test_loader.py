@@ -54,6 +54,15 @@ def test_the_order_is_a_function_of_seed_and_number_alone():
     )
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 26), (5, 9), (20, 22), (7, 7)])
+def test_a_batch_of_each_shape_that_will_come_is_found(start, end):
+    """A shape that is missed is compiled in the middle of a training."""
+    loader = Loader(examples(), 8, seed=3)
+    shape = lambda batch: (batch.tokens.shape, batch.labels.shape)  # noqa: E731
+    found = [shape(batch) for batch in loader.of_each_shape(start, end)]
+    assert sorted(found) == sorted({shape(loader[number]) for number in range(start, end)})
+
+
 def test_buckets_are_the_best_division():
     """Compared with every possible division."""
     rows = examples(40)

@@ -73,8 +73,9 @@ def test_the_tokens_are_those_of_fewer_supervision_steps(model):
 def test_keys_and_values_of_a_halted_row_are_those_of_its_last_pass(model, kv_cache):
     """Each row's are what the same number of supervision steps gives; the passes it left out repeat its last one."""
     config = decode_config(model, kv_cache=kv_cache)
-    backbone, cache, _ = prefill(model, *pad_prompts(PROMPTS), config)
-    backbone, cache = backbone.resize(80), cache.resize(80)
+    prompts, rows = prefill(model, *pad_prompts(PROMPTS), config), jnp.arange(len(PROMPTS))
+    empty = config.empty_caches(model, len(PROMPTS), 80)
+    backbone, cache = (to.insert(of, rows, rows) for to, of in zip(empty, prompts[:2], strict=True))
     rotation = model.backbone.rotation(backbone.positions(1))
     hidden, _ = model.backbone(jnp.ones((len(PROMPTS), 1), jnp.int32), backbone)
     threshold = 2 * THRESHOLDS[model.trm.config.readout, kv_cache]

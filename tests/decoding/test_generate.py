@@ -10,10 +10,11 @@ from tests.support.models import random_tokens, tiny_model
 from trm_jax import generate
 from trm_jax.decoding import shapes
 from trm_jax.decoding import step as decode
-from trm_jax.decoding.generate import GenerationError, decode_config, generate_each, require_room
+from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
 from trm_jax.decoding.shapes import coarse_capacity, pad_prompts, padded_length
 from trm_jax.decoding.step import DecodeConfig, DecodeState, Placement
 from trm_jax.hardware import count_bytes
+from trm_jax.model import for_decoding
 from trm_jax.model.weights import cast
 
 generating = importlib.import_module("trm_jax.decoding.generate")  # the module: the package has a function of its name
@@ -126,7 +127,7 @@ def test_bfloat16_weights_compute_in_bfloat16(model):
     config = DecodeConfig(2, 2, "last_pass", "trm", ())
     tokens, lengths = pad_prompts(PROMPTS)
     state = jax.eval_shape(lambda m: decode.prefill(m, tokens, lengths, config), half)
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.keys, state.trm.keys))} == {"bfloat16"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.backbone.new, state.trm.new))} == {"bfloat16"}
 
 
 @pytest.mark.parametrize("head", ["trm", "backbone"])
@@ -168,17 +169,16 @@ def test_the_room_of_a_row():
     assert [padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]
 
 
-def test_a_batch_that_does_not_fit_names_the_largest_that_would(model, monkeypatch, caplog):
-    config = decode_config(model, kv_cache="per_pass")
-    row = count_bytes(config.empty_caches(model, 1, 32))
-    monkeypatch.setattr(generating, "free_memory", lambda: 20 * row)  # the prompts read at a time need caches too
-    with caplog.at_level("INFO"):
-        require_room(model, config, 12, 32)
-    assert f"12 rows of 32 tokens: {12 * row / 2**20:,.1f} MiB" in caplog.text
-    with pytest.raises(GenerationError, match="at most 12 rows fit"):
-        require_room(model, config, 13, 32)
-    with pytest.raises(GenerationError, match="at most 8 rows fit"):
-        require_room(model, config, 13, 40)
-    monkeypatch.setattr(generating, "free_memory", lambda: row)
-    with pytest.raises(GenerationError, match="not even one row fits"):
-        generate(model, PROMPTS, 21, kv_cache="per_pass")
+def test_a_model_that_is_given_up_for_decoding_is_held_once():
+    """Each stacked array goes as soon as it is unstacked; without the option the model stays as it was."""
+    model = tiny_model("residual")
+    expected = generate(model, PROMPTS, 5, eos_token_ids=[])
+    given = jax.tree.map(jax.numpy.copy, model)
+    layers = jax.tree.leaves(given.backbone.layers)
+    ready = for_decoding(given, donate=True)
+    assert all(array.is_deleted() for array in layers)
+    assert not any(array.is_deleted() for array in jax.tree.leaves(ready))
+    assert generate(ready, PROMPTS, 5, eos_token_ids=[]) == expected
+    kept = for_decoding(model)
+    assert not any(array.is_deleted() for array in jax.tree.leaves(model))
+    assert generate(kept, PROMPTS, 5, eos_token_ids=[]) == expected

@@ -23,6 +23,19 @@ def test_one_program_a_shape_and_each_is_announced():
     ]
 
 
+def test_programs_that_are_prepared_are_all_there_before_the_first_call():
+    said = []
+    programs = Programs(jax.jit(lambda x: 2 * x), lambda x: f"{x.size} numbers", said.append)
+    programs.prepare([(np.ones(size, np.float32),) for size in (3, 4, 5, 4)])
+    assert len(programs) == 3
+    assert said[:3] == [f"compiling {size} numbers ..." for size in (3, 4, 5)]
+    assert sorted(line.partition("(")[2][:6] for line in said[3:]) == ["1 of 3", "2 of 3", "3 of 3"]
+    said.clear()
+    for size in (5, 3, 4):
+        assert programs(np.ones(size, np.float32)).sum() == 2 * size
+    assert said == []
+
+
 def test_a_second_start_reads_what_the_first_compiled(tmp_path):
     code = (
         "import jax\n"

@@ -8,10 +8,17 @@ import jax.numpy as jnp
 from trm_jax.benchmark.sizes import SIZES
 from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.data import Batch
-from trm_jax.model import abstract_qwen, abstract_trm, cast
+from trm_jax.model import QwenTRM, abstract_qwen, abstract_trm, cast
 from trm_jax.training import make_optimizer, make_train_batch, new_state
 
 ROWS, LENGTH, ANSWER = 8, 512, 256
+
+
+def abstract_model(size, preset, dtype=jnp.bfloat16, **changes) -> QwenTRM:
+    """A model of these dimensions, all of its weights in one type."""
+    backbone = jax.eval_shape(functools.partial(cast, dtype=dtype), abstract_qwen(SIZES[size]))
+    trm = abstract_trm(backbone, TRMConfig.preset(preset, **changes))
+    return QwenTRM(backbone, jax.eval_shape(functools.partial(cast, dtype=dtype), trm))
 
 
 def train_batch(size, preset, dtype=jnp.bfloat16, answer=ANSWER):

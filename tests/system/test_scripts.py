@@ -1,13 +1,17 @@
 """The three scripts as a user runs them, on the embedded demo: convert, train, stop, resume, evaluate."""
 
+import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 
 from tests.support.command_line import ROOT, run
+
+room = importlib.import_module("trm_jax.decoding.room")
 
 
 def test_training_says_what_it_derived_and_ends_in_a_comparison(folders):
@@ -28,6 +32,19 @@ def test_a_finished_run_goes_straight_to_its_evaluation(folders):
     again = run("train.py", "--model", root / "model", "--output", root / "train", *options)
     assert again.returncode == 0, again.stderr
     assert (root / "train/metrics.jsonl").read_text() == before
+
+
+def test_an_evaluation_that_does_not_fit_is_said_and_the_run_ends_well(folders, monkeypatch, capsys):
+    """After hours of training nobody wants an error. The memory is simulated, hence in this process."""
+    root, _ = folders
+    train = runpy.run_path(str(ROOT / "scripts/train.py"))
+    small = {"max_batches": 3, "batch_size": 8, "num_samples": 16, "max_length": 96, "eval_limit": 8}
+    monkeypatch.setattr(room, "free_memory", lambda: 1000)
+    train["main"](train["Options"](model=root / "model", output=root / "train", device="cpu", **small))
+    printed = capsys.readouterr().out
+    assert "trained 3 batches" in printed
+    assert "the evaluation does not fit" in printed
+    assert "1 rows of" in printed
 
 
 @pytest.mark.parametrize("options", [("--head", "trm"), ("--head", "backbone"), ("--weights", "raw")])
@@ -56,7 +73,7 @@ def test_evaluation_draws_samples_and_exits_early(folders, tmp_path):
     assert (summary["samples"], summary["temperature"], summary["early_exit"]) == (3, 0.7, 1e9)
     assert 2 <= summary["steps_per_token"] < 4
     assert "supervision steps a token" in done.stdout
-    assert "MiB of keys and values" in done.stderr
+    assert "rows of 112 tokens: " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,8 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkey
             with Checkpoints(folder) as checkpoints:
                 assert checkpoints.latest == 4
         with hold_run(folder, config, tmp_path):
-            outcome = fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
+            outcome, ends[name] = fit(folder, config, model.backbone, fresh(), one_shape(), save_every=2)
         assert outcome.finished
-        ends[name] = outcome.state
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["batch"] for line in lines] == [1, 2, 3, 4, 5, 6]
         assert (folder / "loss.png").stat().st_size > 0
@@ -95,7 +94,7 @@ def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
     losses = [3.0, 1.0, 2.0, 4.0, 5.0, 6.0]
     coming = iter(losses)
     monkeypatch.setattr(loop, "held_out_loss", lambda *_: {"held_out_loss": [9.0, next(coming)]})
-    outcome = fit_tiny(tmp_path / "run", held_out=one_shape(), save_every=1)
+    outcome, _ = fit_tiny(tmp_path / "run", held_out=one_shape(), save_every=1)
     assert outcome.best == 2
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["2", "5", "6"]
     records = read_metrics(tmp_path / "run/metrics.jsonl")
@@ -103,13 +102,13 @@ def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
 
 
 def test_the_held_out_loss_is_that_of_the_averaged_weights(tmp_path):
-    outcome = fit_tiny(tmp_path / "run", held_out=one_shape())
+    _, state = fit_tiny(tmp_path / "run", held_out=one_shape())
     model = tiny_model("residual", trained=False)
     eval_batch = make_eval_batch(jnp.float32)
-    expected = held_out_loss(eval_batch, outcome.state.ema, model.backbone, one_shape())
+    expected = held_out_loss(eval_batch, state.ema, model.backbone, one_shape())
     *_, record = read_metrics(tmp_path / "run/metrics.jsonl")
     np.testing.assert_allclose(record["held_out_loss"], expected["held_out_loss"], rtol=1e-6)
-    assert expected != held_out_loss(eval_batch, outcome.state.trm, model.backbone, one_shape())
+    assert expected != held_out_loss(eval_batch, state.trm, model.backbone, one_shape())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monkeypatch):
@@ -129,7 +128,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monk
 
 
 def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    whole = fit_tiny(tmp_path / "whole")
+    _, whole = fit_tiny(tmp_path / "whole")
     original = Loader.__getitem__
 
     def terminated(self, index):
@@ -139,12 +138,12 @@ def test_sigterm_saves_and_ends_and_the_same_command_goes_on(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "__getitem__", terminated)
-        stopped = fit_tiny(tmp_path / "run")
-    assert (int(stopped.state.batches), stopped.finished) == (3, False)
-    resumed = fit_tiny(tmp_path / "run")
+        stopped, _ = fit_tiny(tmp_path / "run")
+    assert (stopped.batches, stopped.finished) == (3, False)
+    resumed, state = fit_tiny(tmp_path / "run")
     assert resumed.finished
-    for name, weight in named_weights(resumed.state).items():
-        np.testing.assert_array_equal(weight, named_weights(whole.state)[name], err_msg=name)
+    for name, weight in named_weights(state).items():
+        np.testing.assert_array_equal(weight, named_weights(whole)[name], err_msg=name)
 
 
 def test_metrics_and_learning_rate_follow_the_depth(tmp_path):

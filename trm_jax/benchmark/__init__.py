@@ -3,5 +3,6 @@
 from trm_jax.benchmark.batching import BatchingSpeed
 from trm_jax.benchmark.decoding import DecodingBenchmark, DecodingSpeed
 from trm_jax.benchmark.measure import prepare_device
+from trm_jax.benchmark.plan import DecodingPlan, TrainingPlan
 from trm_jax.benchmark.sizes import SIZES
 from trm_jax.benchmark.training import OPTIMIZER_STEPS, TrainingBenchmark, TrainingSpeed

@@ -1,4 +1,4 @@
 """Conversion of other people's models to ours, and back."""
 
 from trm_jax.conversion.convert import convert, describe_conversion
-from trm_jax.conversion.hugging_face import find_model, write_hugging_face
+from trm_jax.conversion.hugging_face import find_config, find_model, write_hugging_face

@@ -70,6 +70,22 @@ def find_model(name: str) -> pathlib.Path:
         raise HubError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
 
 
+def find_config(name: str) -> QwenConfig:
+    """The backbone's config of a Hugging Face folder or hub id; no weights are downloaded. Raises ConfigError or HubError.
+
+    Example: `find_config("Qwen/Qwen2.5-Math-1.5B-Instruct")`.
+    """
+    if pathlib.Path(name).is_dir():
+        return read_config(pathlib.Path(name))
+    import huggingface_hub
+
+    require_hub(name)
+    try:
+        return read_config(pathlib.Path(huggingface_hub.hf_hub_download(name, "config.json")).parent)
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise HubError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
+
+
 def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
     """For each weight of the backbone, the Hugging Face tensors that it is made of: one, or one for each layer."""
     table = {name: [key] for name, key in TOP_KEYS.items() if not (config.tied_head and key == LM_HEAD)}

@@ -96,6 +96,16 @@ class Loader:
         bucket, rows = self._plan(epoch)[index]
         return pad_batch([self.examples[row] for row in rows], bucket, self.shape)
 
+    def of_each_shape(self, start: int, end: int) -> list[Batch]:
+        """The first batch of each shape among those of these numbers; they are few, however many batches there are."""
+        first: dict[Bucket, int] = {}
+        for number in range(start, end):
+            epoch, position = divmod(number, self.batches_per_epoch)
+            first.setdefault(self._plan(epoch)[position][0], number)
+            if len(first) == len(self.buckets):
+                break
+        return [self[number] for number in first.values()]
+
     def _plan(self, epoch: int) -> list[tuple[Bucket, list[int]]]:
         if epoch != self._planned_epoch:
             self._planned, self._planned_epoch = self._make_plan(epoch), epoch

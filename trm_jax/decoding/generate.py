@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -11,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from trm_jax.config import QwenConfig
+from trm_jax.decoding.room import PREFILL_ROWS, Room
 from trm_jax.decoding.sampling import row_key
-from trm_jax.decoding.shapes import CAPACITY_STEP, coarse_capacity, pad_prompts, power_of_two, round_up
+from trm_jax.decoding.shapes import CAPACITY_STEP, coarse_capacity, pad_prompts, padded_length, power_of_two, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,
     DecodeState,
@@ -23,13 +23,9 @@ from trm_jax.decoding.step import (
     insert,
     prefill,
 )
-from trm_jax.hardware import count_bytes, free_memory
 from trm_jax.model import QwenTRM, for_decoding
 
-PREFILL_ROWS = 8  # at most so many prompts are read together: their caches exist twice for a moment
 REFILL_SHARE = 8  # new prompts are read once one row in so many is free
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +61,7 @@ def generate(
         supervision_steps, kv_cache: None takes the model's own.
         eos_token_ids: tokens that end a completion; None takes the model's own, and with an empty list no token does.
         head: "backbone" leaves the recursion out.
-        batch_size: rows that are generated together; None: all.
+        batch_size: rows that are generated together; None: as many as fit into the memory, at most 64.
         early_exit: stop a token's supervision steps when its distribution changes by less than this (nats).
         temperature: 0 takes the most likely token.
         top_p: draw from the smallest set of tokens that holds this share of the probability.
@@ -76,7 +72,7 @@ def generate(
     Example: `generate(model, [[1, 2, 3], [4, 5]], max_new_tokens=64)`.
     """
     config = decode_config(model, supervision_steps, kv_cache, eos_token_ids, head, early_exit, temperature, top_p)
-    answers = generate_each(model, prompts, max_new_tokens, config, batch_size or len(prompts), seed=seed)
+    answers = generate_each(model, prompts, max_new_tokens, config, batch_size, seed=seed)
     return [answer.tokens for answer in sorted(answers, key=lambda answer: answer.prompt)]
 
 
@@ -113,15 +109,16 @@ def generate_each(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int | Sequence[int],
     config: DecodeConfig,
-    batch_size: int,
+    batch_size: int | None = None,
     samples: int = 1,
     seed: int = 0,
 ) -> Iterator[Completion]:
     """Yields completions as they end, `samples` for each prompt; `max_new_tokens` is one limit, or one for each prompt.
 
     A completion depends only on its prompt, the seed and the number of its sample, up to the rounding of matrix products of
-    different shapes. Every prompt is read once: its samples start together. The longest prompts come first. The caches' size
-    is logged before they are made. Raises GenerationError, also if they do not fit into the device's memory.
+    different shapes. Every prompt is read once: its samples start together. The longest prompts come first. Without a
+    `batch_size` there are as many rows as fit into the device's memory, at most 64; their memory is logged. Raises
+    GenerationError, and NoRoomError if the rows that are asked for, or even one, do not fit.
 
     Example: `for completion in generate_each(model, prompts, 512, config, batch_size=8): ...`.
     """
@@ -129,22 +126,25 @@ def generate_each(
         return iter(())
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     _check(prompts, limits, model.backbone.config)
-    rows = min(batch_size, len(prompts) * samples) // samples * samples
-    if rows == 0:
+    if batch_size is not None and batch_size < samples:
         raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
-    return _Batch(for_decoding(model), prompts, limits, config, rows, samples, seed).run()
+    model = for_decoding(model)
+    longest = max(map(len, prompts))
+    capacity = round_up(longest + max(limits), CAPACITY_STEP)
+    room = Room(model, config, capacity, padded_length(longest))
+    rows = room.choose_rows(batch_size, len(prompts) * samples, samples)
+    return _Batch(model, prompts, limits, config, rows, capacity, samples, seed).run()
 
 
 class _Batch:
     """The rows of a batch, and the prompt and sample whose completion each of them holds."""
 
-    def __init__(self, model, prompts, limits, config: DecodeConfig, rows: int, samples: int, seed: int):
+    def __init__(self, model, prompts, limits, config: DecodeConfig, rows: int, capacity: int, samples: int, seed: int):
         self._model, self._config, self._samples, self._seed = model, config, samples, seed
         self._prompts, self._limits = prompts, limits
-        self._final_capacity = round_up(max(map(len, prompts)) + max(limits), CAPACITY_STEP)
-        require_room(model, config, rows, self._final_capacity)
-        capacity = min(coarse_capacity(1), self._final_capacity)
-        self._state = DecodeState.empty(model, config, rows, capacity, max(limits))
+        self._final_capacity = capacity
+        first = min(coarse_capacity(1), self._final_capacity)
+        self._state = DecodeState.empty(model, config, rows, first, max(limits))
         self._owners: list[tuple[int, int] | None] = [None] * rows  # prompt and sample of each row; None: free
         self._longest = 0  # tokens of the longest unfinished row
         # The longest first: rows of like length share a capacity, and short ones are left for the end.
@@ -202,21 +202,6 @@ class _Batch:
         capacity = min(coarse_capacity(self._longest + 1), self._final_capacity)
         if capacity != self._state.backbone.capacity:
             self._state = self._state.resize(capacity)
-
-
-def require_room(model: QwenTRM, config: DecodeConfig, rows: int, capacity: int) -> None:
-    """Logs the size of the caches. Raises GenerationError, naming how many rows would fit, if too little memory is free.
-
-    Prompts are first read into caches of their own, which are counted too.
-    """
-    row = count_bytes(jax.eval_shape(lambda: config.empty_caches(model, 1, capacity)))
-    needed, free = (rows + min(rows, PREFILL_ROWS)) * row, free_memory()
-    size = f"{rows} rows of {capacity} tokens: {rows * row / 2**20:,.1f} MiB of keys and values"
-    if needed > free:
-        fitting = max(free // row - PREFILL_ROWS, free // (2 * row))
-        advice = f"at most {fitting} rows fit" if fitting else "not even one row fits: generate fewer tokens"
-        raise GenerationError(f"{size}, {free / 2**20:,.1f} MiB are free; {advice}")
-    _log.info(size)
 
 
 def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:

@@ -28,7 +28,10 @@ def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
 
 
 def padded_length(length: int) -> int:
-    """The next of 64, 80, 96, 112, 128, 160, 192, …: there are four lengths from one power of two to the next."""
+    """The next of 64, 80, 96, 112, 128, 160, 192, …: there are four lengths from one power of two to the next.
+
+    Example: `padded_length(100)` is 112.
+    """
     step = power_of_two(max(length, SHORTEST + 1)) // 8
     return max(SHORTEST, round_up(length, step))
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from trm_jax.decoding import sampling
 from trm_jax.decoding.early_exit import refine_until_settled
 from trm_jax.errors import UserError
-from trm_jax.model import KVCache, QwenTRM, project
+from trm_jax.model import KVCache, PromptCache, QwenTRM, project
 
 
 class GenerationError(UserError):
@@ -50,20 +50,26 @@ class DecodeConfig:
         """The numbers of all passes of a token."""
         return jnp.arange(self.supervision_steps * self.recursions)
 
+    @property
+    def kept_passes(self) -> int:
+        """How many passes of the recursion have keys and values of their own in the cache."""
+        if self.head == "backbone":
+            return 0
+        return 1 if self.kv_cache == "last_pass" else self.supervision_steps * self.recursions
+
     def empty_caches(self, model: QwenTRM, batch: int, capacity: int) -> tuple[KVCache, KVCache | None]:
         """The cache of the backbone, and that of the recursion, for one pass or for all; None if it is not used."""
         trm = None
         if self.head == "trm":
-            passes = 1 if self.kv_cache == "last_pass" else len(self.passes)
-            trm = model.trm.empty_cache(model.backbone.config, passes, batch, capacity)
+            trm = model.trm.empty_cache(model.backbone.config, self.kept_passes, batch, capacity)
         return model.backbone.empty_cache(batch, capacity), trm
 
 
 class Prompts(NamedTuple):
-    """The result of `prefill`: caches that hold just the prompts, and the logits of the next token."""
+    """The result of `prefill`: the prompts' keys and values, and the logits of the next token."""
 
-    backbone: KVCache
-    trm: KVCache | None
+    backbone: PromptCache
+    trm: PromptCache | None
     logits: Float[Array, "B V"]
 
 
@@ -125,9 +131,9 @@ def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"]
         start, passes = model.trm.start(context), config.passes
         y, _, trm_new = model.trm.refine(context, *start, rotation, passes, cache=None, every_pass=every_pass)
         features, head = model.trm.features(hidden.last, y), model.head
-        trm = KVCache.of_prompts(trm_new, lengths)
+        trm = PromptCache(trm_new, lengths)
     last = features[jnp.arange(tokens.shape[0]), lengths - 1]
-    return Prompts(KVCache.of_prompts(new, lengths), trm, project(last, head))
+    return Prompts(PromptCache(new, lengths), trm, project(last, head))
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")

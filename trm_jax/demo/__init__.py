@@ -21,6 +21,5 @@ DEFAULTS = {
     "ema_decay": 0.98,
     "max_length": 128,
     "max_batches": 600,
-    "rows": 64,  # generated together
     "max_new_tokens": 48,
 }

@@ -21,23 +21,22 @@ def compare_with_backbone(
     tokenizer,
     rows: Sequence[Row],
     folder: pathlib.Path,
-    batch_size: int,
     max_new_tokens: int,
 ) -> str:
-    """Grades the backbone alone and backbone + TRM on the same questions.
+    """Grades the backbone alone and backbone + TRM on the same questions. The model is given up, see `for_decoding`.
 
-    Returns a text with a few completions and a table; the figures are written to `folder/comparison.json`.
+    Returns a text with a few completions and a table; the figures are written to `folder/comparison.json`. Raises
+    NoRoomError, before anything is graded, if not even one row of backbone + TRM fits into the device's memory.
 
-    Example: `print(compare_with_backbone(model, tokenizer, rows, folder, batch_size=8, max_new_tokens=512))`.
+    Example: `print(compare_with_backbone(model, tokenizer, rows, folder, max_new_tokens=512))`.
     """
-    model, answers = for_decoding(model), {}
-    for head, label in (("backbone", "backbone alone"), ("trm", "backbone + TRM")):
+    model, answers = for_decoding(model, donate=True), {}
+    # The recursion first, which needs more memory: if that is not there, no time is lost.
+    for head, label in (("trm", "backbone + TRM"), ("backbone", "backbone alone")):
         config = decode_config(model, head=head)
-        generate = functools.partial(
-            generate_each, model, config=config, batch_size=batch_size, max_new_tokens=max_new_tokens
-        )
+        generate = functools.partial(generate_each, model, config=config, max_new_tokens=max_new_tokens)
         answers[head] = evaluate(rows, tokenizer, generate, label=label)
-    summaries = {head: summarize(found) for head, found in answers.items()}
+    summaries = {head: summarize(answers[head]) for head in ("backbone", "trm")}
     right = [[answer.correct for answer in answers[head]] for head in ("trm", "backbone")]
     difference, (gained, lost) = paired_difference(*right), flips(*right)
     comparison = summaries | {"difference": vars(difference)}

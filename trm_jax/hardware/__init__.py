@@ -1,13 +1,21 @@
 """The machine: its devices and memory, and what is compiled for it."""
 
+from trm_jax.hardware.cards import CARDS, Card, find_card
 from trm_jax.hardware.compilation import Programs
 from trm_jax.hardware.devices import choose_device, describe_device
 from trm_jax.hardware.flops import count_flops
+from trm_jax.hardware.hlo import Hlo
 from trm_jax.hardware.memory import (
+    MLP_RATIO,
+    cache_bytes,
     count_bytes,
     count_weights,
+    decoding_memory,
+    describe_bytes,
     free_memory,
+    largest,
     peak_memory,
     require_memory,
     training_memory,
 )
+from trm_jax.hardware.targets import compile_for

@@ -1,9 +1,10 @@
 """Compilation: reports programs while they are compiled, and keeps them on disk for the next start."""
 
+import concurrent.futures
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -46,23 +47,33 @@ class Programs:
 
     def compiled(self, *args) -> jax.stages.Compiled:
         """The program for arguments of these shapes."""
-        leaves, structure = jax.tree.flatten(args)
-        key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(args)
-        return self._compiled[key]
+        if _key(args) not in self._compiled:
+            self.prepare([args])
+        return self._compiled[_key(args)]
 
-    def _compile(self, args) -> jax.stages.Compiled:
-        name = self._describe(*args) if self._describe else ""
-        self._say(f"compiling {name} ...")
+    def prepare(self, calls: Iterable[tuple]) -> None:
+        """Compiles the programs of these calls' arguments that are not there yet, several at once."""
         started = time.perf_counter()
-        compiled = self._function.lower(*args).compile()
-        spent = time.perf_counter() - started
-        self.seconds += spent
-        needed = memory_needed(compiled)
-        memory = "" if needed is None else f", which needs {needed / 2**30:.2f} GiB"
-        self._say(f"compiled  {name} in {spent:.1f} s{memory}")
-        return compiled
+        missing = {key: args for args in calls if (key := _key(args)) not in self._compiled}
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            waiting = {}
+            for key, args in missing.items():
+                name = self._describe(*args) if self._describe else ""
+                self._say(f"compiling {name} ...")
+                waiting[pool.submit(self._function.lower(*args).compile)] = key, name
+            for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
+                (key, name), compiled = waiting[future], future.result()
+                self._compiled[key] = compiled
+                of_all = f" ({number} of {len(waiting)})" if len(waiting) > 1 else ""
+                needed = memory_needed(compiled)
+                memory = "" if needed is None else f", which needs {needed / 2**30:.2f} GiB"
+                self._say(f"compiled  {name} in {time.perf_counter() - started:.1f} s{of_all}{memory}")
+        self.seconds += time.perf_counter() - started
+
+
+def _key(args) -> tuple:
+    leaves, structure = jax.tree.flatten(args)
+    return (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
 
 
 def memory_needed(compiled: jax.stages.Compiled) -> int | None:

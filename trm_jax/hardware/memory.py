@@ -1,7 +1,8 @@
-"""Memory: what the device has, and what weights and a training take of it."""
+"""Memory: what the device has, and what weights, a training and decoding take of it: the one place of all estimates."""
 
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.errors import UserError
+
+MLP_RATIO = 4  # of the recursion's block: the width of its MLP over its own
 
 
 class TooLargeError(UserError):
@@ -59,28 +62,107 @@ def training_memory(
     train_config: TrainConfig,
     length: int,
     logits_rows: int,
-) -> int:
-    """An estimate of the memory that training needs, bytes.
-
-    Weights, moments, moving average and gradients are counted; the activations of the one differentiated pass are
-    estimated.
+) -> dict[str, int]:
+    """The memory that training needs, bytes by part; tests/cuda holds it to what XLA plans for real sizes.
 
     Args:
         backbone, trm: the weights, or their abstract shapes.
         length: of the longest rows, tokens.
         logits_rows: tokens whose logits exist at the same time.
 
-    Example: `training_memory(backbone, trm, qwen, TRMConfig.residual(), TrainConfig(), 512, logits_rows=256)`.
+    Example: `training_memory(backbone, trm, qwen, TRMConfig.residual(), TrainConfig(), 512, logits_rows=256)["backbone"]`.
     """
-    size = jnp.dtype(train_config.dtype).itemsize
-    # Masters, two moments, moving average and gradient in float32, and a copy in the type to compute in.
-    state = count_weights(trm) * (4 * 5 + size)
-    width, tokens = backbone_config.width, train_config.batch_size * length
-    mlp_width = 4 * width
-    hidden = tokens * train_config.accumulation * width * size * 7  # four levels, x, y and z of every micro-batch
-    activations = tokens * trm_config.calls * (8 * width + 3 * mlp_width) * size
-    logits = 3 * logits_rows * backbone_config.vocab_size * 4
-    return count_bytes(backbone) + state + hidden + activations + logits
+    size, trained = jnp.dtype(train_config.dtype).itemsize, count_weights(trm)
+    width, mlp_width, kv_width = (
+        backbone_config.width,
+        MLP_RATIO * backbone_config.width,
+        _kv_width(backbone_config, trm_config),
+    )
+    tokens = train_config.batch_size * length
+    # Of each block call stay its input, queries, keys, values, the attention's output, the gate and the MLP's output.
+    call = 4 * width + 2 * kv_width + mlp_width
+    # Of one call at a time: the MLP's inner arrays and their gradients, or the logits of one chunk and their gradient.
+    working = max(tokens * 4 * mlp_width * size, logits_rows * backbone_config.vocab_size * (2 * 4 + size))
+    return {
+        "backbone": count_bytes(backbone),
+        "masters": 4 * trained,
+        "moments": 2 * 4 * trained,
+        "moving average": 4 * trained,
+        "gradients and copies": trained
+        * (4 + 2 * size),  # the sum in float32; weights and gradients in the type computed in
+        "hidden states": tokens * train_config.accumulation * width * size * 8,  # x, four levels, y, z, the context
+        "activations": tokens * trm_config.calls * call * size,
+        "temporaries": working,
+    }
+
+
+def cache_bytes(backbone: QwenConfig, trm: TRMConfig, dtype, passes: int) -> int:
+    """Bytes of the keys and values of one token, in the caches of the backbone and of the recursion.
+
+    `passes` is how many passes of the recursion are kept: none for the backbone alone, one for `last_pass`, all for
+    `per_pass`.
+
+    Example: `cache_bytes(qwen, TRMConfig.residual(), "bfloat16", passes=48)`.
+    """
+    of_backbone = backbone.num_layers * backbone.num_kv_heads * backbone.head_size
+    of_trm = passes * trm.calls * _kv_width(backbone, trm)
+    return 2 * (of_backbone + of_trm) * jnp.dtype(dtype).itemsize
+
+
+def decoding_memory(
+    backbone: QwenConfig,
+    trm: TRMConfig,
+    dtype,
+    passes: int,
+    rows: int,
+    capacity: int,
+    prompt_rows: int,
+    prompt_length: int,
+) -> dict[str, int]:
+    """The memory that decoding needs beside the weights, bytes by part; tests/cuda holds it to what XLA plans.
+
+    Args:
+        passes: of the recursion, whose keys and values are kept, see `cache_bytes`.
+        rows, capacity: of the batch, and the tokens that each row has room for in the end.
+        prompt_rows, prompt_length: the prompts that are read together, and their padded length.
+
+    Example: `sum(decoding_memory(qwen, trm, "bfloat16", 48, 8, 736, 8, 224).values())`.
+    """
+    size, token = jnp.dtype(dtype).itemsize, cache_bytes(backbone, trm, dtype, passes)
+    prompts = prompt_rows * prompt_length
+    inner = max(backbone.mlp_width, MLP_RATIO * backbone.width)
+    reading = prompts * size * (28 * backbone.width + 3 * inner) + prompt_rows * backbone.vocab_size * 4
+    stepping = rows * (token + 2 * 4 * backbone.vocab_size)
+    # A cache of one layer, or of one block call, is held twice while it gets another capacity.
+    largest = max(backbone.num_kv_heads * backbone.head_size, passes * _kv_width(backbone, trm)) * size
+    return {
+        "caches": rows * capacity * token,
+        "prompts": prompts * token,
+        "temporaries": max(reading, stepping, rows * capacity * largest - prompts * token),
+    }
+
+
+def _kv_width(backbone: QwenConfig, trm: TRMConfig) -> int:
+    """Numbers in the keys of one token in one block call."""
+    return trm.kv_heads(backbone) * backbone.head_size
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, 0 if 1 does not; whatever is smaller than one that fits must fit too.
+
+    Example: `largest(lambda rows: rows * size <= free, 64)`.
+    """
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def describe_bytes(parts: Mapping[str, int]) -> str:
+    """The sum and its parts, in GiB. Example: `describe_bytes({"caches": 2**30, "prompts": 2**29})`."""
+    listed = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in parts.items())
+    return f"{sum(parts.values()) / 2**30:.3g} GiB ({listed})"
 
 
 def require_memory(needed: int) -> None:

@@ -1,6 +1,10 @@
-"""Attention of one new token a row over its cache, as one GPU kernel, written in Pallas and compiled by Triton."""
+"""Attention of one new token a row over its cache, as one GPU kernel, written in Pallas and compiled by Triton.
+
+JAX means to give Pallas' Triton backend up, but the one that follows it does not compile for cards before Hopper.
+"""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +14,8 @@ from jaxtyping import Array, Float, Int
 
 MOST_SLOTS = 64  # slots of the cache that are read together, at most
 LEAST = 16  # the smallest side of a matrix product of Triton
+
+warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
 
 
 def fits(keys: Float[Array, "layers B K C H"]) -> bool:

@@ -26,6 +26,13 @@ class KeysValues(NamedTuple):
     values: Float[Array, "*layers B S K H"]
 
 
+class PromptCache(NamedTuple):
+    """The keys and values of prompts padded on the right, as they were computed: `KVCache.insert` arranges them."""
+
+    new: Sequence[KeysValues]  # for each array of the cache, with its layers first
+    lengths: Int[Array, " B"]
+
+
 class Past(NamedTuple):
     """The cached keys and values of one layer. A head's slots are adjacent, so that attention reads them without a copy."""
 
@@ -54,12 +61,6 @@ class KVCache:
         keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(places)) for _ in range(2))
         return cls(keys, values, jnp.zeros(batch, jnp.int32))
 
-    @classmethod
-    def of_prompts(cls, new: Sequence[KeysValues], lengths: Int[Array, " B"]) -> Self:
-        """A cache just large enough for prompts padded on the right. `new`: keys and values for each of its arrays."""
-        keys, values = (tuple(jnp.swapaxes(array, 2, 3) for array in arrays) for arrays in zip(*new, strict=True))
-        return cls(keys, values, lengths)
-
     @property
     def capacity(self) -> int:
         """Tokens that a row can hold."""
@@ -86,16 +87,17 @@ class KVCache:
             lengths=self.lengths + written,
         )
 
-    def insert(self, prompts: Self, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
+    def insert(self, prompts: PromptCache, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
         """Replaces `rows` by the prompts `sources`; a row beyond the batch is skipped. Slots that do not fit are padding."""
-        slots = slice(0, min(self.capacity, prompts.capacity))
+        slots = slice(0, min(self.capacity, prompts.new[0].keys.shape[2]))
 
         def put(kept, new):
-            return kept.at[:, rows, :, slots].set(new[:, sources, :, slots], mode="drop")
+            return kept.at[:, rows, :, slots].set(jnp.swapaxes(new[:, sources, slots], 2, 3), mode="drop")
 
+        keys, values = zip(*prompts.new, strict=True)
         return KVCache(
-            keys=tuple(map(put, self.keys, prompts.keys)),
-            values=tuple(map(put, self.values, prompts.values)),
+            keys=tuple(map(put, self.keys, keys)),
+            values=tuple(map(put, self.values, values)),
             lengths=self.lengths.at[rows].set(prompts.lengths[sources], mode="drop"),
         )
 

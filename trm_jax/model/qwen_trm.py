@@ -66,21 +66,40 @@ def _supervision_logits(model: QwenTRM, input_ids):
     return logits
 
 
-def for_decoding(model: QwenTRM) -> QwenTRM:
+def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = None) -> QwenTRM:
     """The same model with the backbone's layers unstacked, so that a decoding step reads them without copying them.
 
-    On a CPU the kernels are transposed too. The layers are copies: drop the given model, or they are in memory twice.
+    On a CPU the kernels are transposed too.
 
-    Example: `model = for_decoding(trm_jax.load_model("runs/train"))`.
+    Args:
+        donate: give up each of the given model's stacked arrays as soon as it is unstacked, so that only one of them is ever
+            held twice; the given model cannot be used afterwards. Without it all layers are held twice.
+        platform: for which the programs will be compiled; that of JAX's default backend if not given.
+
+    Example: `model = for_decoding(trm_jax.load_model("runs/train"), donate=True)`.
     """
     if not model.backbone.stacked:
         return model
     model = jax.tree.map(lambda weight: weight, model)  # new modules around the same arrays
     backbone = model.backbone
-    take = jax.jit(lambda layers, index: jax.tree.map(lambda weight: weight[index], layers))
-    backbone.layers = nnx.List([take(backbone.layers, index) for index in range(backbone.config.num_layers)])
-    if jax.default_backend() == "cpu":
+    stacked, structure = jax.tree.flatten(backbone.layers)
+    by_weight = [_unstack(array, backbone.config.num_layers, donate) for array in stacked]
+    backbone.layers = nnx.List([jax.tree.unflatten(structure, layer) for layer in zip(*by_weight, strict=True)])
+    if (platform or jax.default_backend()) == "cpu":
         for _, module in nnx.iter_graph(model):
             if isinstance(module, Linear):
                 module.transpose()
     return model
+
+
+def _unstack(array: Array, count: int, donate: bool) -> list[Array]:
+    parts = [_take(array, index) for index in range(count)]
+    if donate:
+        jax.block_until_ready(parts)
+        array.delete()
+    return parts
+
+
+@jax.jit
+def _take(array, index):
+    return array[index]

@@ -12,13 +12,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.hardware import MLP_RATIO
 from trm_jax.model.attention import Attention, Rotation
 from trm_jax.model.kv_cache import KeysValues, KVCache, Past
 from trm_jax.model.layers import KEPT, RMSNorm, SwiGLU, rms_normalize
 from trm_jax.model.qwen import NUM_LEVELS, Hidden
 
 NORM_EPS = 1e-6
-MLP_RATIO = 4
 MIX_START = 0.5
 
 State = Float[Array, "B S D"]
@@ -128,21 +128,16 @@ class TRM(nnx.Module):
         """
 
         @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
-        def call(block, latest, index):
-            added = y + jnp.where(index < self.config.latent_updates, context, 0)
+        def call(block, latest, added):
             return block(latest + added, rotation)[0]
 
-        def step(last_two, index, block=self.block):
-            return (last_two[1], call(block, last_two[1], index)), None
-
+        *of_z, of_y = self.calls
         if self.config.tied:
-            (z, y), _ = jax.lax.scan(step, (z, z), jnp.arange(self.config.calls))
-            return y, z
-        last_two = z, z
-        for index, block in enumerate(self.blocks):
-            last_two, _ = step(last_two, index, block)
-        z, y = last_two
-        return y, z
+            z, _ = jax.lax.scan(lambda z, _: (call(self.block, z, y + context), None), z, length=len(of_z))
+        else:
+            for block in of_z:
+                z = call(block, z, y + context)
+        return call(of_y, z, y), z
 
     def refine(
         self,

@@ -1,6 +1,6 @@
 """Deep supervision: the step, the loop, and the run in its folder."""
 
-from trm_jax.training.loss import cross_entropy
+from trm_jax.training.loss import CHUNK, cross_entropy
 from trm_jax.training.metrics import METRICS, TIMINGS, read_metrics
 from trm_jax.training.optimizer import make_optimizer, supervision_depths
 from trm_jax.training.run import hold_run, make_run

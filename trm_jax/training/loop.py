@@ -25,13 +25,13 @@ from trm_jax.training.trackers import TrackerName, open_tracker
 class Outcome:
     """How a run, or a part of it, ended."""
 
-    state: TrainState
+    batches: int  # that were trained
     best: int | None  # the checkpoint with the lowest held-out loss
     finished: bool  # False after SIGTERM
 
     def describe(self, folder: pathlib.Path) -> str:
         """Tells the user how the run in this folder ended, and where its results are."""
-        trained = f"{int(self.state.batches):,} batches"
+        trained = f"{self.batches:,} batches"
         if not self.finished:
             return f"stopped and saved after {trained}; the same command goes on from there"
         lines = [f"trained {trained}; checkpoints, metrics.jsonl and loss.png are in {folder}"]
@@ -49,7 +49,7 @@ def fit(
     held_out: Loader | None = None,
     save_every: int = 100,
     track: TrackerName = "none",
-) -> Outcome:
+) -> tuple[Outcome, TrainState]:
     """Trains to the end of the run, from its newest checkpoint if it has one, or until SIGTERM.
 
     Args:
@@ -61,7 +61,7 @@ def fit(
 
     Raises NonFiniteError if a loss, gradient or update is not finite; the checkpoints before it are kept.
 
-    Example: `fit(folder, config, backbone, new_trm(backbone, config.trm), training_set.loader).finished`.
+    Example: `outcome, state = fit(folder, config, backbone, new_trm(backbone, config.trm), training_set.loader)`.
     """
     depths = supervision_depths(config.train, config.trm.supervision_steps, config.num_batches)
     optimizer_steps, dtype = int(depths.sum()), jnp.dtype(config.train.dtype)
@@ -79,6 +79,13 @@ def fit(
         if checkpoints.latest is not None:
             state = checkpoints.restore(state)
         start, num_batches = int(state.batches), config.num_batches
+        if isinstance(loader, Loader):  # a stream does not tell which shapes will come
+            depth = (np.int32(0),) if config.train.random_depth else ()
+            shapes = loader.of_each_shape(start, num_batches)
+            train_batch.prepare((state, backbone, batch, *depth) for batch in shapes)
+        if held_out is not None and start < num_batches:
+            shapes = held_out.of_each_shape(0, held_out.batches_per_epoch)
+            eval_batch.prepare((state.ema, backbone, batch) for batch in shapes)
         log = MetricsLog(folder, start, learning_rates, int(state.steps), fault_places(trm), tracker)
         for index in (bar := tqdm(range(start, num_batches), "training", num_batches, unit="batch", initial=start)):
             started, number, batch, depth = time.perf_counter(), index + 1, loader[index], int(depths[index])
@@ -104,7 +111,8 @@ def fit(
         checkpoints.wait()
         best = checkpoints.best
     plot_loss(folder)
-    return Outcome(state, best, finished=int(state.batches) == num_batches)
+    batches = int(state.batches)
+    return Outcome(batches, best, finished=batches == num_batches), state
 
 
 def held_out_loss(eval_batch, ema: TRM, backbone: Qwen, held_out: Loader) -> dict[str, list[float]]:

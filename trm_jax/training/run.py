@@ -31,7 +31,7 @@ class Run:
     config: RunConfig
     training_set: TrainingSet
     backbone: Qwen  # with shapes in place of arrays
-    memory: int  # bytes that it is expected to need
+    memory: dict[str, int]  # bytes that it is expected to need, by part
 
     def describe(self, preset: str) -> str:
         """Tells the user what follows from the options."""
@@ -42,7 +42,7 @@ class Run:
             f"device        {describe_device()}, computing in {train.dtype}\n"
             f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
             f"{count_weights(self.backbone):,} frozen\n"
-            f"memory        about {self.memory / 2**30:.2f} GiB expected\n"
+            f"memory        about {sum(self.memory.values()) / 2**30:.2f} GiB expected\n"
             f"recursion     {preset}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
             f"{trm.passes * trm.calls} block calls a token\n"
             f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
@@ -53,13 +53,16 @@ class Run:
     def train(
         self, folder: pathlib.Path, save_every: int = 100, track: TrackerName = "none"
     ) -> tuple[Outcome, QwenTRM]:
-        """Trains in a folder that `hold_run` holds; see `fit`. Returns also the model, with the averaged weights."""
+        """Trains in a folder that `hold_run` holds; see `fit`. Returns also the model, with the averaged weights.
+
+        Nothing else of the training stays in memory.
+        """
         train = self.config.train
         backbone = load_backbone(self.model, train.dtype)
         trm = new_trm(backbone, self.config.trm, train.seed)
         rows = self.training_set
-        outcome = fit(folder, self.config, backbone, trm, rows.loader, rows.held_out, save_every, track)
-        return outcome, QwenTRM(backbone, cast(outcome.state.ema, train.dtype))
+        outcome, state = fit(folder, self.config, backbone, trm, rows.loader, rows.held_out, save_every, track)
+        return outcome, QwenTRM(backbone, cast(state.ema, train.dtype))
 
 
 def make_run(
@@ -95,7 +98,7 @@ def make_run(
     backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(model.backbone_config))
     trained = abstract_trm(backbone, trm)
     memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, logits_rows=CHUNK)
-    require_memory(memory)
+    require_memory(sum(memory.values()))
     return Run(model, config, training_set, backbone, memory)
 
 

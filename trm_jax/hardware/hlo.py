@@ -65,7 +65,7 @@ class Loop:
     body: str
 
 
-class Program:
+class Hlo:
     """A compiled program, from the text of `compiled.as_text()`."""
 
     def __init__(self, text: str):

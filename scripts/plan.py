@@ -1,0 +1,100 @@
+"""What a training or an evaluation would need of a GPU, and what bounds its speed; without a GPU and without weights."""
+
+import dataclasses
+from typing import Literal
+
+from trm_jax import cli
+from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
+from trm_jax.errors import UserError
+
+Gpu = Literal["h200", "h100", "a100-80", "a100-40", "l40s", "rtx4090", "rtx3090", "a10", "l4"]
+Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
+RENAMED = {"frozen_head": "freeze_head"}
+TRMOptions = cli.options_of(TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=TRMConfig.preset_fields())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common(TRMOptions, cli.CommonOptions):
+    config: Size = "qwen2.5-math-1.5b"
+    """Dimensions of the backbone."""
+    model: str | None = None
+    """In place of --config: a model folder, a Hugging Face folder or a hub id, of which only the config is read."""
+    gpu: Gpu = "h100"
+    """The card."""
+    preset: Literal["residual", "mathllm"] = "residual"
+    """Kind of recursion."""
+    batch_size: int | None = None
+    """Rows in a batch (default: 8 in training, as many as fit, at most 64, in an evaluation)."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type to compute in."""
+    compile: bool = False
+    """Also compile for the card, which needs JAX's CUDA wheels and XLA_FLAGS=--xla_gpu_autotune_level=0, but no GPU."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Common):
+    """Training, an epoch of GSM8K."""
+
+    max_length: int = 1024
+    """Longer examples are dropped, tokens."""
+    accumulation: int = 1
+    """Micro-batches in a batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decode(Common):
+    """An evaluation on GSM8K's test set."""
+
+    head: Literal["trm", "backbone"] = "trm"
+    """backbone: leave the recursion out."""
+    max_new_tokens: int = 512
+    """Tokens of the longest completion."""
+
+
+def main(options: Train | Decode) -> None:
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    from trm_jax.benchmark import DecodingPlan, TrainingPlan
+    from trm_jax.decoding import DecodeConfig
+    from trm_jax.hardware import find_card
+
+    options.require(1, "batch_size")
+    backbone, card = backbone_of(options), find_card(options.gpu)
+    trm = TRMConfig.preset(options.preset, **cli.given(options, TRMConfig, RENAMED))
+    if isinstance(options, Train):
+        train = TrainConfig(
+            batch_size=options.batch_size or TrainConfig.batch_size,
+            accumulation=options.accumulation,
+            max_length=options.max_length,
+            dtype=options.dtype,
+        )
+        plan = TrainingPlan(backbone, trm, train, card)
+    else:
+        config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, options.head, ())
+        sizes = dict(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
+        plan = DecodingPlan(backbone, trm, config, card, options.dtype, **sizes)
+    print(f"{options.model or options.config}, {options.preset}: {plan.describe()}")
+    if options.compile:
+        try:
+            print(plan.compile())
+        except RuntimeError as error:
+            raise UserError(f"this JAX cannot compile for a CUDA GPU: {error}") from None
+
+
+def backbone_of(options: Common) -> QwenConfig:
+    """The backbone's config, of a published size or of a model."""
+    from trm_jax.benchmark import SIZES
+    from trm_jax.checkpoints import CheckpointError, open_folder
+    from trm_jax.conversion import find_config
+
+    if options.model is None:
+        return SIZES[options.config]
+    try:
+        return open_folder(options.model).model.backbone_config
+    except CheckpointError:
+        return find_config(options.model)
+
+
+if __name__ == "__main__":
+    cli.run(main, Train | Decode, __doc__)

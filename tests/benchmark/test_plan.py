@@ -1,0 +1,85 @@
+"""Plans without a device: their arithmetic against the program's, what fits on a card, and the script."""
+
+import pytest
+
+from tests.support.command_line import run
+from tests.support.models import PRESETS
+from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch
+from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
+from trm_jax.benchmark.work import Work
+from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.decoding import DecodeConfig
+from trm_jax.errors import UserError
+from trm_jax.hardware import CARDS, count_bytes, count_flops, find_card, largest
+
+SIZE = "qwen2.5-math-1.5b"
+
+
+def training(preset: str = "residual", card: str = "h100", size: str = SIZE, **train) -> TrainingPlan:
+    return TrainingPlan(SIZES[size], TRMConfig.preset(preset), TrainConfig(**train), CARDS[card])
+
+
+def decoding(card: str, size: str = SIZE, preset: str = "residual", **others) -> DecodingPlan:
+    trm = TRMConfig.preset(preset)
+    config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, "trm", ())
+    return DecodingPlan(SIZES[size], trm, config, CARDS[card], **others)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_arithmetic_is_that_of_the_program(preset):
+    """A loop forgotten, or a gradient counted twice, would be off by far more."""
+    found = training(preset, batch_size=ROWS).batch(LENGTH, ANSWER).flops
+    assert found == pytest.approx(count_flops(*train_batch(SIZE, preset)), rel=0.05)
+
+
+def test_what_binds_depends_on_the_card_and_the_work():
+    work = Work(flops=CARDS["h100"].flops, bytes=2 * CARDS["h100"].bandwidth, kernels=0)
+    assert work.seconds(CARDS["h100"]) == {"arithmetic": 1, "memory": 2, "launches": 0}
+    assert "1 s, memory 2 s" in work.describe(CARDS["h100"])
+    assert work.describe(CARDS["h100"]).endswith("memory binds")
+    assert training().epoch().describe(CARDS["h100"]).endswith("arithmetic binds")
+    assert decoding("rtx4090").step().describe(CARDS["rtx4090"]).endswith("memory binds")
+    assert decoding("h100").step().describe(CARDS["h100"]).endswith("launches binds")
+
+
+def test_a_decoded_token_reads_each_weight_and_cache_as_often_as_it_is_needed():
+    plan = decoding("h100", batch_size=1)
+    model = abstract_model(SIZE, "residual")
+    calls = 48 * 7
+    weights = count_bytes(model.backbone) + calls * count_bytes(model.trm.block)
+    assert weights < plan.step().bytes < 1.1 * weights  # one short row's caches are little beside them
+    assert decoding("h100", batch_size=64).step().flops == pytest.approx(64 * plan.step().flops)
+
+
+def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert [largest(lambda rows, most=most: rows <= most, 100) for most in (0, 1, 37, 100, 200)] == [0, 1, 37, 100, 100]
+    plan = training(card="rtx4090")
+    most = int(plan.describe().partition("--batch-size ")[2].split()[0])
+    usable = CARDS["rtx4090"].memory * 3 // 4
+    assert sum(plan.memory(most).values()) <= usable < sum(plan.memory(most + 1).values())
+
+
+def test_the_share_of_the_card_that_is_needed_is_named(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    plan = training(card="rtx4090", size="qwen2.5-math-7b")
+    text = plan.describe()
+    share = text.partition("XLA_PYTHON_CLIENT_MEM_FRACTION=")[2].split()[0]
+    assert "does not fit" in text
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", share)
+    assert "  fits: JAX takes" in plan.describe()
+    assert "does not fit" in training("mathllm", card="rtx4090", size="qwen2.5-math-7b").describe()
+
+
+def test_cards_are_found_by_name():
+    assert find_card("a100-40").memory == 40_960 * 2**20
+    with pytest.raises(UserError, match="rtx4090"):
+        find_card("v100")
+
+
+@pytest.mark.parametrize("options", [("train",), ("decode", "--gpu", "rtx4090"), ("train", "--model", "MODEL")])
+def test_the_script_prints_a_plan(options, demo_model_folder):
+    done = run("plan.py", *(demo_model_folder if option == "MODEL" else option for option in options))
+    assert done.returncode == 0, done.stderr
+    for word in ("memory", "worked out", "fits: JAX takes", "arithmetic", "launches", "binds"):
+        assert word in done.stdout, word
