@@ -1,5 +1,7 @@
 """Nothing that is traced outlives its trace: a leaked tracer is an error far from its cause, or a retrace at every call."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,16 @@ from trm_jax.decoding import DecodeState, decode_config, decode_step, prefill
 from trm_jax.model import supervision_logits
 
 
+@pytest.fixture
+def small_heap():
+    """The check looks through all objects; those of the tests before this one are set aside."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_tracer_leaks(preset):
     model = tiny_model(preset)

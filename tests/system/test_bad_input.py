@@ -253,7 +253,7 @@ CASES = [
     Case(
         "prompt beyond the backbone", BACKBONE, "more than the", rows(json.dumps(QUESTION | {"question": "why " * 900}))
     ),
-    Case("cache beyond the memory", EVAL + "--batch-size 100000000 --samples 50000000 --temperature 1", "MiB are free"),
+    Case("cache beyond the memory", EVAL + "--batch-size 100000000 --samples 50000000 --temperature 1", "GiB are free"),
     Case(
         "answers of another evaluation",
         BACKBONE,
