@@ -31,7 +31,8 @@ check-cuda: $(if $(NEWER_PYTHON),.venv-cuda/installed)
 ifeq ($(NEWER_PYTHON),)
 	@echo "there is no Python 3.12 or 3.13, which JAX's CUDA wheels need: the programs for a GPU are not checked"
 else
-	JAX_PLATFORMS=cpu XLA_FLAGS=--xla_gpu_autotune_level=0 .venv-cuda/bin/python -m pytest tests/cuda -rP --dist loadgroup
+	JAX_PLATFORMS=cpu JAX_ENABLE_COMPILATION_CACHE=false XLA_FLAGS=--xla_gpu_autotune_level=0 \
+		.venv-cuda/bin/python -m pytest tests/cuda -rP --dist loadgroup
 endif
 
 check-cuda-all: export CHECK_CUDA = all

@@ -55,6 +55,7 @@ def main(options: Train | Decode) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    jax.config.update("jax_enable_compilation_cache", False)  # without a GPU JAX cannot read programs for one from it
     from trm_jax.benchmark import DecodingPlan, TrainingPlan
     from trm_jax.decoding import DecodeConfig
     from trm_jax.hardware import find_card

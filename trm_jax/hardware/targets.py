@@ -1,6 +1,7 @@
 """Compiles programs for a GPU that this machine need not have, from a description of the card; nothing is allocated or run.
 
 JAX's CUDA wheels are needed, and `XLA_FLAGS=--xla_gpu_autotune_level=0`, because autotuning would run kernels.
+JAX's cache of compiled programs must be off: it cannot read back programs for a device that is not there.
 """
 
 import functools
