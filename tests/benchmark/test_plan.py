@@ -1,8 +1,11 @@
 """Plans without a device: their arithmetic against the program's, what fits on a card, and the script."""
 
+import runpy
+from typing import get_args
+
 import pytest
 
-from tests.support.command_line import run
+from tests.support.command_line import ROOT, run
 from tests.support.models import PRESETS
 from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch
 from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
@@ -69,6 +72,15 @@ def test_the_share_of_the_card_that_is_needed_is_named(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", share)
     assert "  fits: JAX takes" in plan.describe()
     assert "does not fit" in training("mathllm", card="rtx4090", size="qwen2.5-math-7b").describe()
+
+
+@pytest.mark.parametrize("script", ["plan.py", "benchmark.py"])
+def test_the_scripts_offer_what_there_is(script):
+    """The names are written out there, so that --help need not wait for JAX."""
+    names = runpy.run_path(str(ROOT / "scripts" / script))
+    assert list(get_args(names["Size"])) == list(SIZES)
+    if "Gpu" in names:
+        assert list(get_args(names["Gpu"])) == list(CARDS)
 
 
 def test_cards_are_found_by_name():

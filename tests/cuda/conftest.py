@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.support.real_sizes import abstract_model, train_batch
-from trm_jax.decoding import DecodeState, decode_config, decode_until, prefill
+from trm_jax.decoding import DecodeState, Placement, decode_config, decode_until, insert, prefill
 from trm_jax.hardware import CARDS, compile_for
 from trm_jax.hardware.hlo import Hlo
 from trm_jax.model import for_decoding
@@ -62,6 +62,18 @@ def reading(card: str, size: str, preset: str) -> Compiled:
     model = abstract_model(size, preset)
     prompts = jax.ShapeDtypeStruct((ROWS, PROMPT), jnp.int32), jax.ShapeDtypeStruct((ROWS,), jnp.int32)
     return Compiled.of(compile_for(CARDS[card], prefill, model, *prompts, config=decode_config(model)))
+
+
+@functools.cache
+def inserting(card: str, size: str, preset: str) -> Compiled:
+    """8 such prompts that are put into 8 rows of 768 tokens."""
+    model = jax.eval_shape(functools.partial(for_decoding, platform="cuda"), abstract_model(size, preset))
+    config = decode_config(model)
+    state = jax.eval_shape(lambda: DecodeState.empty(model, config, ROWS, CAPACITY, LONGEST))
+    tokens, of_rows = jnp.zeros((ROWS, PROMPT), jnp.int32), jax.ShapeDtypeStruct((ROWS,), jnp.int32)
+    prompts = jax.eval_shape(lambda model: prefill(model, tokens, tokens[:, 0], config), model)
+    placement = Placement(of_rows, of_rows, of_rows, jax.ShapeDtypeStruct((ROWS, 2), jnp.uint32))
+    return Compiled.of(compile_for(CARDS[card], insert, state, prompts, placement, config=config))
 
 
 @functools.cache

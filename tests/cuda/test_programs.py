@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.cuda.conftest import CAPACITY, PROMPT, ROWS, decoding, reading, training
+from tests.cuda.conftest import CAPACITY, PROMPT, ROWS, decoding, inserting, reading, training
 from tests.support.models import PRESETS
 from tests.support.real_sizes import LENGTH, abstract_model
 from trm_jax.benchmark.sizes import SIZES
@@ -19,9 +19,10 @@ FLASH = "__cudnn$fmha"
 TRITON = "__gpu$xla.gpu.triton"
 CALLS, PASSES = 7, 48  # block calls in a pass, passes of a token: n=6, T=3, N_sup=16
 LARGE = 4e6  # bytes
+LARGEST = "qwen2.5-math-7b"  # where XLA splits more products, and adds their parts in kernels of their own
 
 SMALL_SIZES = ["qwen2.5-0.5b", "qwen2.5-math-1.5b"]
-ALL_SIZES = [*SMALL_SIZES, "qwen2.5-math-7b"] if os.environ.get("CHECK_CUDA") == "all" else SMALL_SIZES
+ALL_SIZES = [*SMALL_SIZES, LARGEST] if os.environ.get("CHECK_CUDA") == "all" else SMALL_SIZES
 
 pytestmark = [
     pytest.mark.parametrize("preset", PRESETS),
@@ -40,8 +41,8 @@ def test_training_launches_few_kernels_a_block_call(card, size, preset):
     without_gradient = program.loop(16, 2).body
     forward, backward = (loop.body for loop in program.loops if loop.path == (16, CALLS - 1))
     assert len(program.kernels(without_gradient)) <= 13 * CALLS
-    assert len(program.kernels(forward)) <= {"h100": 20, "rtx4090": 21}[card]
-    assert len(program.kernels(backward)) <= 45
+    assert len(program.kernels(forward)) <= (26 if size == LARGEST else {"h100": 20, "rtx4090": 21}[card])
+    assert len(program.kernels(backward)) <= (53 if size == LARGEST else 45)
     assert custom_calls(program, without_gradient, FLASH) == CALLS
     assert custom_calls(program, forward, FLASH) == 1
     assert custom_calls(program, backward, FLASH) == 2  # computed again, and differentiated
@@ -52,10 +53,10 @@ def test_decoding_launches_few_kernels(card, size, preset):
     """The attention of a token over its cache is one kernel: in XLA's seven a block call would have 17."""
     program = decoding(card, size, preset).text
     of_pass, outside = program.loop(None, PASSES).body, program.loop(None).body
-    assert len(program.kernels(of_pass)) <= 12 * CALLS
+    assert len(program.kernels(of_pass)) <= (17 if size == LARGEST else 12) * CALLS
     assert custom_calls(program, of_pass, TRITON) == CALLS
     assert custom_calls(program, outside, TRITON) == SIZES[size].num_layers
-    assert len(program.kernels(outside)) <= 16 * SIZES[size].num_layers
+    assert len(program.kernels(outside)) <= (19 if size == LARGEST else 16) * SIZES[size].num_layers
 
 
 @pytest.mark.parametrize("kind", [training, reading, decoding])
@@ -114,13 +115,15 @@ def test_memory_is_what_we_say_and_at_most_a_third_less(card, size, preset):
     trm_config, weights = TRMConfig.preset(preset), count_bytes(model)
     trm = abstract_trm(model.backbone, trm_config)
     passes = decode_config(model).kept_passes
+    beside = {"weights": weights}  # which inserting leaves alone, but which are there
     said = {
         training: training_memory(model.backbone, trm, qwen, trm_config, TrainConfig(), LENGTH, CHUNK),
-        decoding: decoding_memory(qwen, trm_config, "bfloat16", passes, ROWS, CAPACITY, 0, 0) | {"weights": weights},
-        reading: decoding_memory(qwen, trm_config, "bfloat16", passes, 0, 0, ROWS, PROMPT) | {"weights": weights},
+        decoding: decoding_memory(qwen, trm_config, "bfloat16", passes, ROWS, CAPACITY, 0, 0) | beside,
+        inserting: decoding_memory(qwen, trm_config, "bfloat16", passes, ROWS, CAPACITY, ROWS, PROMPT) | beside,
+        reading: decoding_memory(qwen, trm_config, "bfloat16", passes, 0, 0, ROWS, PROMPT) | beside,
     }
     for kind, parts in said.items():
-        peak = kind(card, size, preset).peak
+        peak = kind(card, size, preset).peak + (weights if kind is inserting else 0)
         print(
             f"{card} {size} {preset} {kind.__name__}: {sum(parts.values()) / 2**30:.2f} GiB said, {peak / 2**30:.2f} planned"
         )

@@ -128,12 +128,13 @@ class TrainingPlan:
         """The plan, for a person."""
         batches, train = sum(self.shapes.values()), self.train_config
         most = largest(lambda rows: sum(self.memory(rows).values()) <= usable_memory(self.card)[1], MOST_BATCH)
+        rows = f"at most --batch-size {most}" if most else "not even one row fits"
         head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {train.batch_size}"
         return "\n".join(
             [
                 f"{head}, on {self.card.name}",
                 f"memory       {describe_bytes(self.memory())}, worked out",
-                f"             {_describe_fit(self.memory(), self.card)}; at most --batch-size {most}",
+                f"             {_describe_fit(self.memory(), self.card)}; {rows}",
                 f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}",
             ]
         )

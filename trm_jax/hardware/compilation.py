@@ -47,9 +47,10 @@ class Programs:
 
     def compiled(self, *args) -> jax.stages.Compiled:
         """The program for arguments of these shapes."""
-        if _key(args) not in self._compiled:
+        key = _key(args)
+        if key not in self._compiled:
             self.prepare([args])
-        return self._compiled[_key(args)]
+        return self._compiled[key]
 
     def prepare(self, calls: Iterable[tuple]) -> None:
         """Compiles the programs of these calls' arguments that are not there yet, several at once."""
@@ -64,10 +65,11 @@ class Programs:
             for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
                 (key, name), compiled = waiting[future], future.result()
                 self._compiled[key] = compiled
-                of_all = f" ({number} of {len(waiting)})" if len(waiting) > 1 else ""
+                spent = f"{time.perf_counter() - started:.1f} s"
+                when = f"in {spent}" if len(waiting) == 1 else f"after {spent} ({number} of {len(waiting)})"
                 needed = memory_needed(compiled)
                 memory = "" if needed is None else f", which needs {needed / 2**30:.2f} GiB"
-                self._say(f"compiled  {name} in {time.perf_counter() - started:.1f} s{of_all}{memory}")
+                self._say(f"compiled  {name} {when}{memory}")
         self.seconds += time.perf_counter() - started
 
 

@@ -131,14 +131,14 @@ def decoding_memory(
     size, token = jnp.dtype(dtype).itemsize, cache_bytes(backbone, trm, dtype, passes)
     prompts = prompt_rows * prompt_length
     inner = max(backbone.mlp_width, MLP_RATIO * backbone.width)
-    reading = prompts * size * (28 * backbone.width + 3 * inner) + prompt_rows * backbone.vocab_size * 4
-    stepping = rows * (token + 2 * 4 * backbone.vocab_size)
-    # A cache of one layer, or of one block call, is held twice while it gets another capacity.
+    reading = prompts * size * (28 * backbone.width + 3 * inner)
+    stepping = rows * (token + 2 * 4 * backbone.vocab_size) + prompt_rows * 4 * backbone.vocab_size
+    # A cache of one layer, or of one block call, is held twice while prompts are inserted or it gets another capacity.
     largest = max(backbone.num_kv_heads * backbone.head_size, passes * _kv_width(backbone, trm)) * size
     return {
         "caches": rows * capacity * token,
         "prompts": prompts * token,
-        "temporaries": max(reading, stepping, rows * capacity * largest - prompts * token),
+        "temporaries": stepping + max(reading, rows * capacity * largest),
     }
 
 

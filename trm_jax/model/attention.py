@@ -80,6 +80,7 @@ def attend_to_past(queries: Float[Array, "B 1 N H"], new: KeysValues, past: Past
 
 
 def _attend_to_past(queries, own_keys, own_values, keys, values, layer, lengths):
+    """The past and the new token apart, because putting the token into its slot would copy the cache."""
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     keys, values = keys[layer], values[layer]
     own_keys, own_values = own_keys[:, :, None], own_values[:, :, None]
