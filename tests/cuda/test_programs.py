@@ -50,13 +50,13 @@ def test_training_launches_few_kernels_a_block_call(card, size, preset):
 
 
 def test_decoding_launches_few_kernels(card, size, preset):
-    """The attention of a token over its cache is one kernel: in XLA's seven a block call would have 17."""
+    """Attention over the cache is one kernel, and so is writing into a whole cache: by XLA they are 7, and 2 for each layer."""
     program = decoding(card, size, preset).text
     of_pass, outside = program.loop(None, PASSES).body, program.loop(None).body
-    assert len(program.kernels(of_pass)) <= (17 if size == LARGEST else 12) * CALLS
+    assert len(program.kernels(of_pass)) <= (13 if size == LARGEST else 11) * CALLS
     assert custom_calls(program, of_pass, TRITON) == CALLS
-    assert custom_calls(program, outside, TRITON) == SIZES[size].num_layers
-    assert len(program.kernels(outside)) <= (19 if size == LARGEST else 16) * SIZES[size].num_layers
+    assert custom_calls(program, outside, TRITON) == SIZES[size].num_layers + 2
+    assert len(program.kernels(outside)) <= (12 if size == LARGEST else 10) * SIZES[size].num_layers + 21
 
 
 @pytest.mark.parametrize("kind", [training, reading, decoding])

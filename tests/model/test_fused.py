@@ -7,27 +7,40 @@ import pytest
 
 from trm_jax.model import choose_attention, fused
 from trm_jax.model.attention import attend_to_past
-from trm_jax.model.decode_kernel import attend_to_cache, fits
-from trm_jax.model.kv_cache import KeysValues, Past
+from trm_jax.model.decode_kernel import attend_to_cache, fits, write_to_cache
+from trm_jax.model.kv_cache import Past, _write_to_cache
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="before JAX 0.12 the kernel is not used")
+needs_kernels = pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="before JAX 0.12 the kernels are not used")
+
+
+def normal(*shape):
+    return jnp.asarray(np.random.default_rng(len(shape)).normal(size=shape), jnp.float32)
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "capacity"), [(4, 4, 64), (6, 2, 80), (7, 1, 128)], ids=["one head", "groups", "one group"]
 )
-def test_the_kernel_agrees_with_plain_attention(heads, kv_heads, capacity):
+def test_attention_in_one_kernel_agrees_with_plain_attention(heads, kv_heads, capacity):
     """A slot too many or too few, another layer, a head of another group, a padded row of a product: each would show."""
-    rng = np.random.default_rng(0)
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     lengths = jnp.array([0, 1, 15, 16, 63, capacity - 1], jnp.int32)
-    batch, size = len(lengths), 16
-    queries, new = normal(batch, 1, heads, size), KeysValues(*(normal(batch, 1, kv_heads, size) for _ in range(2)))
-    keys, values = (normal(3, batch, kv_heads, capacity, size) for _ in range(2))
-    expected = attend_to_past(queries, new, Past(keys, values, jnp.int32(1), lengths))
-    grouped = queries.reshape(batch, kv_heads, heads // kv_heads, size)
-    own = (array[:, 0] for array in new)
-    found = attend_to_cache(grouped, *own, keys, values, jnp.int32(1), lengths, interpret=True)
+    token = normal(len(lengths), 1, heads + 2 * kv_heads, 16)
+    keys, values = normal(2, 3, len(lengths), kv_heads, capacity, 16)
+    expected = attend_to_past(token, Past(keys, values, jnp.int32(1), lengths))
+    found = attend_to_cache(token[:, 0], keys, values, jnp.int32(1), lengths, interpret=True)
     np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_kernels
+def test_the_cache_is_written_as_by_a_scatter():
+    """Also the first and the last slot, and nothing in a row that is full."""
+    lengths = jnp.array([0, 5, 15, 16], jnp.int32)
+    arrays, tokens = tuple(normal(4, 3, 4, 2, 16, 16)), normal(4, 3, 4, 2, 16)
+    expected = _write_to_cache(arrays, tokens, lengths)
+    found = write_to_cache(arrays, tokens, lengths, interpret=True)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not np.array_equal(found[0], arrays[0])
 
 
 def test_shapes_that_triton_cannot_take_are_left_to_xla():

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from trm_jax.model.attention import Rotation, attend, attend_to_past
-from trm_jax.model.kv_cache import KeysValues, Past
+from trm_jax.model.kv_cache import Past
 from trm_jax.model.layers import Linear, RMSNorm
 
 
@@ -18,7 +18,7 @@ def test_attention_to_the_past_is_attention_over_the_shorter_rows():
     at = lambda array: jnp.stack([array[row, n] for row, n in enumerate(lengths)])[:, None]  # noqa: E731
     cached = (jnp.stack([array, jnp.swapaxes(of, 1, 2)]) for of in (k, v) for array in [jnp.zeros((2, 2, 9, 8))])
     past = Past(*cached, jnp.int32(1), jnp.array(lengths))
-    found = attend_to_past(at(q), KeysValues(at(k), at(v)), past)
+    found = attend_to_past(jnp.concatenate([at(q), at(k), at(v)], axis=2), past)
     for row, n in enumerate(lengths):
         alone = attend(*(array[row, None, : n + 1] for array in (q, k, v)))
         np.testing.assert_allclose(found[row, 0], alone[0, -1], rtol=1e-5, atol=1e-6)
@@ -52,3 +52,12 @@ def test_rotation_depends_on_the_distance_alone():
 
     np.testing.assert_allclose(score(5, 2), score(103, 100), rtol=1e-4)
     assert abs(score(5, 2) - score(5, 4)) > 1e-3
+
+
+def test_only_the_first_heads_are_rotated_if_asked():
+    """A token's values lie behind its queries and keys, in one array, and must not turn."""
+    heads = jax.random.normal(jax.random.key(0), (1, 1, 5, 16)).astype(jnp.bfloat16)
+    rotation = Rotation.at(jnp.array([[7]]), 16, 1e4)
+    found = rotation(heads, 3)
+    np.testing.assert_array_equal(found[:, :, :3], rotation(heads)[:, :, :3])
+    np.testing.assert_array_equal(found[:, :, 3:], heads[:, :, 3:])

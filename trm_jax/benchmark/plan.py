@@ -192,7 +192,7 @@ class DecodingPlan:
             read -= count_bytes(self.model.backbone.embedding)  # of which only a row is read
         read += passes * self.trm_config.calls * count_bytes(block_of(trm))
         read += rows * filled * cache_bytes(qwen, self.trm_config, self.dtype, passes)
-        kernels = DECODING_KERNELS["a layer"] * qwen.num_layers
+        kernels = DECODING_KERNELS["a token"] + DECODING_KERNELS["a layer"] * qwen.num_layers
         kernels += DECODING_KERNELS["a block call"] * passes * self.trm_config.calls
         return Work(rows * flops, read, kernels)
 

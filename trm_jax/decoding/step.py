@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from trm_jax.decoding import sampling
@@ -46,9 +47,9 @@ class DecodeConfig:
             )
 
     @property
-    def passes(self) -> Int[Array, " P"]:
+    def passes(self) -> Int[np.ndarray, " P"]:
         """The numbers of all passes of a token."""
-        return jnp.arange(self.supervision_steps * self.recursions)
+        return np.arange(self.supervision_steps * self.recursions, dtype=np.int32)
 
     @property
     def kept_passes(self) -> int:

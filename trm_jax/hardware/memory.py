@@ -132,7 +132,8 @@ def decoding_memory(
     prompts = prompt_rows * prompt_length
     inner = max(backbone.mlp_width, MLP_RATIO * backbone.width)
     reading = prompts * size * (28 * backbone.width + 3 * inner)
-    stepping = rows * (token + 2 * 4 * backbone.vocab_size) + prompt_rows * 4 * backbone.vocab_size
+    # The new tokens' keys and values are there as they were computed, and arranged for the caches.
+    stepping = rows * (2 * token + 2 * 4 * backbone.vocab_size) + prompt_rows * 4 * backbone.vocab_size
     # A cache of one layer, or of one block call, is held twice while prompts are inserted or it gets another capacity.
     largest = max(backbone.num_kv_heads * backbone.head_size, passes * _kv_width(backbone, trm)) * size
     return {

@@ -19,22 +19,26 @@ QUERY_BLOCK = 64  # queries of causal attention that a CPU computes together
 class Rotation(NamedTuple):
     """Cosines and sines of the rotary embedding."""
 
-    cos: Float[Array, "#B S 1 H/2"]
-    sin: Float[Array, "#B S 1 H/2"]
+    cos: Float[Array, "#B S 1 1 H/2"]
+    sin: Float[Array, "#B S 1 1 H/2"]
 
     @classmethod
     def at(cls, positions: Int[Array, "#B S"], head_size: int, theta: float) -> "Rotation":
         """The rotation of tokens at these positions, by angles of base `theta`, computed in float32."""
         frequencies = theta ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
-        angles = positions[..., None, None].astype(jnp.float32) * frequencies[None, None, None]
+        angles = positions[..., None, None, None].astype(jnp.float32) * frequencies[None, None, None, None]
         return cls(jnp.cos(angles), jnp.sin(angles))
 
-    def __call__(self, h: Float[Array, "B S N H"]) -> Float[Array, "B S N H"]:
-        """Rotates the pairs (i, i + H/2) of each head."""
+    def __call__(self, h: Float[Array, "B S N H"], rotated: int | None = None) -> Float[Array, "B S N H"]:
+        """Rotates the pairs (i, i + H/2) of the first `rotated` heads, of all if None; the other heads stay as they are."""
         # The halves are swapped by a reversal: on a GPU XLA fuses it with its neighbours, which it does not do with a
         # concatenation.
         halves = h.astype(jnp.float32).reshape(*h.shape[:-1], 2, -1)
-        cos, sin = self.cos[..., None, :], jnp.stack([-self.sin, self.sin], axis=-2)
+        signs = jnp.array([-1, 1], jnp.float32)[None, None, None, :, None]
+        cos, sin = self.cos, signs * self.sin
+        if rotated is not None:
+            turns = (jnp.arange(h.shape[2]) < rotated)[None, None, :, None, None]
+            cos, sin = jnp.where(turns, cos, 1), jnp.where(turns, sin, 0)
         return (halves * cos + jnp.flip(halves, axis=-2) * sin).reshape(h.shape).astype(h.dtype)
 
 
@@ -65,26 +69,25 @@ def _attend_in_blocks(queries, keys, values):
     return jnp.concatenate(blocks, axis=1)
 
 
-def attend_to_past(queries: Float[Array, "B 1 N H"], new: KeysValues, past: Past) -> Float[Array, "B 1 N H"]:
-    """Attention of one new token a row over the row's past and itself.
+def attend_to_past(heads: Float[Array, "B 1 N+2K H"], past: Past) -> Float[Array, "B 1 N H"]:
+    """Attention of one new token a row over the row's past and itself; `heads` are its queries, keys and values.
 
     A CUDA GPU computes it in one kernel, other platforms in several.
     """
-    batch, _, heads, size = queries.shape
-    kv_heads = past.keys.shape[2]
-    queries = queries.reshape(batch, kv_heads, heads // kv_heads, size)
-    fused = {"cuda": attend_to_cache} if fused_attention.takes_cache(queries, past.keys) else {}
-    own = (array[:, 0] for array in new)
-    attended = jax.lax.platform_dependent(queries, *own, *past, default=_attend_to_past, **fused)
-    return attended.reshape(batch, 1, heads, size)
+    fused = {"cuda": attend_to_cache} if fused_attention.takes_cache(past.keys) else {}
+    attended = jax.lax.platform_dependent(heads[:, 0], *past, default=_attend_to_past, **fused)
+    return attended.reshape(heads.shape[0], 1, -1, heads.shape[3])
 
 
-def _attend_to_past(queries, own_keys, own_values, keys, values, layer, lengths):
+def _attend_to_past(heads, keys, values, layer, lengths):
     """The past and the new token apart, because putting the token into its slot would copy the cache."""
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    batch, _, size = heads.shape
+    kv_heads = keys.shape[2]
     keys, values = keys[layer], values[layer]
-    own_keys, own_values = own_keys[:, :, None], own_values[:, :, None]
-    scale = queries.shape[-1] ** -0.5
+    queries = heads[:, : -2 * kv_heads].reshape(batch, kv_heads, -1, size)
+    own_keys, own_values = heads[:, -2 * kv_heads : -kv_heads, None], heads[:, -kv_heads:, None]
+    scale = size**-0.5
     filled = (jnp.arange(keys.shape[2])[None] < lengths[:, None])[:, None, None]
     scores = jnp.where(filled, dot("BKGH,BKCH->BKGC", queries, keys) * scale, -jnp.inf)
     own_score = dot("BKGH,BKCH->BKGC", queries, own_keys) * scale
@@ -114,6 +117,15 @@ class Attention(nnx.Module):
             keep(project(h)).reshape(*h.shape[:-1], -1, self.head_size)
             for project in (self.query, self.key, self.value)
         )
-        queries, new = rotation(queries), KeysValues(rotation(keys), values)
-        attended = attend(queries, *new) if past is None else attend_to_past(queries, new, past)
+        if past is None:
+            queries, new = rotation(queries), KeysValues(rotation(keys), values)
+            attended = attend(queries, *new)
+        else:
+            # In one array, because each array costs a GPU a launch, and computed once: behind the barrier XLA cannot do it
+            # again where the cache is written.
+            kv_heads = keys.shape[2]
+            heads = rotation(jnp.concatenate([queries, keys, values], axis=2), queries.shape[2] + kv_heads)
+            heads = jax.lax.optimization_barrier(heads)
+            new = KeysValues(heads[:, :, -2 * kv_heads : -kv_heads], heads[:, :, -kv_heads:])
+            attended = attend_to_past(heads, past)
         return keep(self.output(attended.reshape(*h.shape[:-1], -1))), new

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from trm_jax.model.decode_kernel import attend_to_cache, fits
+from trm_jax.model.decode_kernel import attend_to_cache, fits, write_to_cache
 
 TYPES = (jnp.bfloat16, jnp.float16)
 LARGEST_HEAD = 128  # of cuDNN's attention on all cards from Ampere on
@@ -45,9 +45,9 @@ def takes_sequences(queries: Float[Array, "B S N H"]) -> bool:
     return queries.dtype in TYPES and size % 8 == 0 and size <= LARGEST_HEAD and is_fused()
 
 
-def takes_cache(queries: Float[Array, "B K G H"], keys: Float[Array, "layers B K C H"]) -> bool:
-    """Whether the kernel for single tokens takes queries of this type, and a cache of this shape."""
-    return queries.dtype in TYPES and fits(keys) and is_fused()
+def takes_cache(keys: Float[Array, "layers B K C H"]) -> bool:
+    """Whether the kernels for single tokens take a cache of this type and shape."""
+    return keys.dtype in TYPES and fits(keys) and is_fused()
 
 
 def cudnn_attention(queries, keys, values):
@@ -88,12 +88,14 @@ def _try_on_gpu(shape: jax.ShapeDtypeStruct) -> None:
     pairs = list(
         zip(*(jax.tree.leaves(outcome(attention)) for attention in (cudnn_attention, xla_attention)), strict=True)
     )
-    by_head = jnp.swapaxes(array, 1, 2)  # [B, K, C, H], which as a cache is all past but the last slot
-    if fits(by_head[None]):
+    by_head = jnp.swapaxes(array, 1, 2)[None]  # [1, B, K, C, H], which as a cache is all past but the last slot
+    if fits(by_head):
         lengths = jnp.full(len(array), array.shape[1] - 1, jnp.int32)
-        own = by_head[:, :, -1]
-        found = jax.jit(attend_to_cache)(own[:, :, None], own, own, by_head[None], by_head[None], jnp.int32(0), lengths)
+        token = by_head[:, :, :, -1]
+        found = jax.jit(attend_to_cache)(jnp.tile(token[0], (1, 3, 1)), by_head, by_head, jnp.int32(0), lengths)
         pairs.append((found[:, :, 0], xla_attention(array, array, array)[:, -1]))
+        without = by_head.at[:, :, :, -1].set(0)
+        pairs.append((jax.jit(write_to_cache)([without], token[None], lengths)[0], by_head))
     for found, expected in pairs:
         difference = jnp.abs(found.astype(jnp.float32) - expected.astype(jnp.float32)) / (1 + jnp.abs(expected))
         if not jnp.max(difference) < TOLERANCE:

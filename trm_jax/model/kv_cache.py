@@ -18,6 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from trm_jax.model.decode_kernel import write_to_cache
+from trm_jax.model.fused import takes_cache
+
 
 class KeysValues(NamedTuple):
     """Keys and values of new tokens, as attention computes them; those of several layers are stacked on a first axis."""
@@ -75,17 +78,13 @@ class KVCache:
 
     def append(self, new: Sequence[KeysValues], written: Int[Array, " B"]) -> Self:
         """Writes one token a row behind those that it holds; where `written` is 0, the row's length stays as it is."""
-        rows = jnp.arange(self.lengths.shape[0])
-
-        def put(array, token):
-            return array.at[:, rows, :, self.lengths].set(jnp.swapaxes(token[:, :, 0], 0, 1))
-
         keys, values = zip(*new, strict=True)
-        return KVCache(
-            keys=tuple(map(put, self.keys, keys)),
-            values=tuple(map(put, self.values, values)),
-            lengths=self.lengths + written,
-        )
+        tokens = jnp.stack([array[:, :, 0] for array in (*keys, *values)])
+        arrays = [*self.keys, *self.values]
+        fused = {"cuda": write_to_cache} if takes_cache(arrays[0]) else {}
+        arrays = jax.lax.platform_dependent(arrays, tokens, self.lengths, default=_write_to_cache, **fused)
+        half = len(self.keys)
+        return KVCache(tuple(arrays[:half]), tuple(arrays[half:]), self.lengths + written)
 
     def insert(self, prompts: PromptCache, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
         """Replaces `rows` by the prompts `sources`; a row beyond the batch is skipped. Slots that do not fit are padding."""
@@ -108,6 +107,14 @@ class KVCache:
         """
         keys, values = ([_resize(array, capacity) for array in arrays] for arrays in (self.keys, self.values))
         return KVCache(tuple(keys), tuple(values), self.lengths)
+
+
+def _write_to_cache(arrays, tokens, lengths):
+    rows = jnp.arange(lengths.shape[0])
+    return tuple(
+        array.at[:, rows, :, lengths].set(jnp.swapaxes(token, 0, 1))
+        for array, token in zip(arrays, tokens, strict=True)
+    )
 
 
 def _resize(array: jax.Array, capacity: int) -> jax.Array:

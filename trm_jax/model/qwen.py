@@ -78,28 +78,25 @@ class Qwen(nnx.Module):
         """
         length, num_layers = tokens.shape[1], self.config.num_layers
         rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
-        depths = jnp.array([round(i * num_layers / (NUM_LEVELS - 1)) for i in range(NUM_LEVELS)])
-
-        def apply_layer(carry, layer: QwenLayer, index, past: Past | None):
-            h, new = layer(carry[0], rotation, past)
-            levels = jnp.where((depths == index + 1)[:, None, None, None], h[None], carry[1])
-            return (h, levels), new
-
+        depths = [round(level * num_layers / (NUM_LEVELS - 1)) for level in range(NUM_LEVELS)]
         h = self.embedding[...][tokens]
-        carry = h, jnp.broadcast_to(h, (NUM_LEVELS, *h.shape))
-        if self.stacked:
+        if not self.stacked:
+            every, after = [], [h]
+            for index, layer in enumerate(self.layers):
+                h, new = layer(h, rotation, cache and cache.past(index))
+                every.append(jax.tree.map(lambda array: array[None], new))
+                after.append(h)
+            return Hidden(self.norm(h), jnp.stack([after[depth] for depth in depths])), every
 
-            def step(carry, layer_and_index):
-                layer, index = layer_and_index
-                return apply_layer(carry, layer, index, cache and cache.past(0, index))
+        def step(carry, layer_and_depth):
+            (h, levels), (layer, depth) = carry, layer_and_depth
+            h, new = layer(h, rotation, cache and cache.past(0, depth - 1))
+            here = (jnp.array(depths) == depth)[:, None, None, None]
+            return (h, jnp.where(here, h[None], levels)), new
 
-            carry, new = jax.lax.scan(step, carry, (self.layers, jnp.arange(num_layers)))
-            return Hidden(self.norm(carry[0]), carry[1]), [new]
-        every = []
-        for index, layer in enumerate(self.layers):
-            carry, new = apply_layer(carry, layer, index, cache and cache.past(index))
-            every.append(jax.tree.map(lambda array: array[None], new))
-        return Hidden(self.norm(carry[0]), carry[1]), every
+        start = h, jnp.broadcast_to(h, (NUM_LEVELS, *h.shape))
+        (h, levels), new = jax.lax.scan(step, start, (self.layers, jnp.arange(1, num_layers + 1)))
+        return Hidden(self.norm(h), levels), [new]
 
 
 def abstract_qwen(config: QwenConfig) -> Qwen:

@@ -156,28 +156,28 @@ class TRM(nnx.Module):
                 the same cache if it holds only one pass.
             every_pass: keep the keys and values of all passes, not only of the last one.
         """
-        calls = range(self.config.calls)
-        # The few numbers of single tokens are collected in one array, because each array costs a GPU a launch in every pass.
-        together = cache is not None and every_pass
+        single = cache is not None
 
         def step(carry, index: Int[Array, ""]):
             y, z, _ = carry
-            if cache is None:
-                pasts = self._whole
-            else:
+            pasts = self._whole
+            if single:
                 own = 0 if len(cache.keys[0]) == 1 else index
-                pasts = [cache.past(call, own) for call in calls]
+                pasts = [cache.past(call, own) for call in range(self.config.calls)]
             y, z, new = self.run_pass(context, y, z, rotation, pasts)
-            if together:
+            if (
+                single
+            ):  # few numbers, which are collected in one array, because each array costs a GPU a launch in every pass
                 new = jnp.stack([array for call in new for array in call])
             return (y, z, None if every_pass else new), new if every_pass else None
 
         kept = jax.eval_shape(step, (y, z, None), passes[0])[0][2]
         kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), kept)
         (y, z, last), every = jax.lax.scan(step, (y, z, kept), passes)
-        if together:
-            every = [KeysValues(every[:, 2 * call], every[:, 2 * call + 1]) for call in calls]
-        return y, z, every if every_pass else jax.tree.map(lambda array: array[None], last)
+        new = every if every_pass else jax.tree.map(lambda array: array[None], last)
+        if single:
+            new = [KeysValues(new[:, place], new[:, place + 1]) for place in range(0, new.shape[1], 2)]
+        return y, z, new
 
     def features(self, last: State, y: State) -> State:
         """The input of the output head: norm(y), or with the residual readout `last` + alpha * norm(y)."""
