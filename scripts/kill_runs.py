@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from trm_jax import cli
 
-Phase = Literal["converting", "tokenising", "compiling", "training", "saving", "evaluating"]
+Phase = Literal["converting", "tokenising", "compiling", "training", "saving", "saved", "evaluating"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ FLOORS = [
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
     ["experiments", "benchmark"],
+    ["gpu_check"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BIG = 310  # lines, from which a file should become two

@@ -50,7 +50,7 @@ def test_training_launches_few_kernels_a_block_call(card, size, preset):
 
 
 def test_decoding_launches_few_kernels(card, size, preset):
-    """Attention over the cache is one kernel, and so is writing into a whole cache: by XLA they are 7, and 2 for each layer."""
+    """Attention over the cache is one kernel, which XLA makes seven of, and so is writing into all layers."""
     program = decoding(card, size, preset).text
     of_pass, outside = program.loop(None, PASSES).body, program.loop(None).body
     assert len(program.kernels(of_pass)) <= (13 if size == LARGEST else 11) * CALLS

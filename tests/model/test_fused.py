@@ -10,7 +10,6 @@ from trm_jax.model.attention import attend_to_past
 from trm_jax.model.decode_kernel import attend_to_cache, fits, write_to_cache
 from trm_jax.model.kv_cache import Past, _write_to_cache
 
-
 needs_kernels = pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="before JAX 0.12 the kernels are not used")
 
 
@@ -56,8 +55,10 @@ def test_shapes_that_triton_cannot_take_are_left_to_xla():
 @pytest.fixture
 def restore():
     before = fused._wanted
+    fused._work.cache_clear()
     yield
     fused._wanted = before
+    fused._work.cache_clear()
 
 
 def test_where_the_fused_kernels_fail_it_is_said_in_one_line(restore, monkeypatch, caplog):

@@ -2,7 +2,8 @@
 
 from trm_jax.benchmark.batching import BatchingSpeed
 from trm_jax.benchmark.decoding import DecodingBenchmark, DecodingSpeed
-from trm_jax.benchmark.measure import prepare_device
+from trm_jax.benchmark.lengths import random_prompts
+from trm_jax.benchmark.measure import prepare_device, seconds
 from trm_jax.benchmark.plan import DecodingPlan, TrainingPlan
-from trm_jax.benchmark.sizes import SIZES
+from trm_jax.benchmark.sizes import SIZES, random_model
 from trm_jax.benchmark.training import OPTIMIZER_STEPS, TrainingBenchmark, TrainingSpeed

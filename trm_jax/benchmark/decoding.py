@@ -23,10 +23,11 @@ from trm_jax.decoding import (
     decode_until,
     insert,
     pad_prompts,
+    padded_length,
     prefill,
     round_up,
 )
-from trm_jax.hardware import count_bytes, count_flops, describe_device, peak_memory
+from trm_jax.hardware import count_bytes, count_flops, decoding_memory, describe_device, peak_memory
 from trm_jax.model import QwenTRM, for_decoding
 
 # Makes other programs that do the same, by their names: each is a function of prompts that returns their new tokens. It
@@ -109,12 +110,23 @@ class DecodingBenchmark:
     @functools.cached_property
     def model(self) -> QwenTRM:
         """Random weights, arranged for decoding."""
-        return for_decoding(self._stored_model())
+        return for_decoding(self._stored_model(), donate=True)
 
     @functools.cached_property
     def config(self) -> DecodeConfig:
         """The settings of decoding: greedy, and no token ends a row."""
         return decode_config(self.model, kv_cache=self.kv_cache, head=self.head, eos_token_ids=[])
+
+    @functools.cached_property
+    def planned_memory(self) -> int:
+        """Bytes that the weights and a batch, all of whose prompts are read together, should need."""
+        length, new_tokens = self.lengths
+        model = jax.eval_shape(self._stored_model)
+        capacity = round_up(length + new_tokens, CAPACITY_STEP)
+        passes = decode_config(model, kv_cache=self.kv_cache, head=self.head, eos_token_ids=[]).kept_passes
+        rows = self.batch_size, capacity, self.batch_size, padded_length(length)
+        beside = decoding_memory(self.backbone_config, self.trm_config, self.dtype, passes, *rows)
+        return count_bytes(model) + sum(beside.values())
 
     def measure(self, make_peers: MakePeers | None = None) -> "DecodingSpeed":
         """Compiles, and times this decoding and its peers, which are made after the memory of ours has been read."""
@@ -200,7 +212,7 @@ class DecodingSpeed:
             f"{benchmark.config.kv_cache}, {benchmark.dtype}, on {self.device}",
             f"rows          {benchmark.batch_size}, prompts of {prompt_length} tokens, {new_tokens} new ones",
             f"compiling     {self.compile_seconds:.1f} s",
-            f"peak memory   {self.peak_memory / 2**30:.2f} GiB",
+            f"peak memory   {self.peak_memory / 2**30:.2f} GiB, {benchmark.planned_memory / 2**30:.2f} planned",
             f"prefill       {1e3 * self.prefill_seconds:.1f} ms",
             f"token step    {1e3 * self.step_seconds:.2f} ms, in which {self.bytes_per_step / 1e9:.3g} GB must be read: "
             f"{rate / 1e9:.3g} GB/s, {100 * rate / self.copy_bandwidth:.0f} % of the {self.copy_bandwidth / 1e9:.3g} "

@@ -39,6 +39,6 @@ def random_examples(lengths: Int[np.ndarray, "rows 2"], vocab_size: int, seed: i
 
 
 def random_prompts(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> list[list[int]]:
-    """Prompts of random tokens, with these lengths."""
+    """Prompts of random tokens, with these lengths. Example: `random_prompts([97, 120], vocab_size=151_936)`."""
     rng = np.random.default_rng(seed)
     return [rng.integers(0, vocab_size, length).tolist() for length in lengths]

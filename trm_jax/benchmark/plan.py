@@ -15,6 +15,7 @@ import numpy as np
 
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import describe_loops
+from trm_jax.benchmark.sizes import abstract_backbone
 from trm_jax.benchmark.work import DECODING_KERNELS, TRAINING_KERNELS, Work, call_flops, layer_flops
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import Batch, Loader
@@ -31,7 +32,7 @@ from trm_jax.hardware import (
     largest,
     training_memory,
 )
-from trm_jax.model import QwenTRM, abstract_qwen, abstract_trm, cast, for_decoding
+from trm_jax.model import QwenTRM, abstract_trm, cast, for_decoding
 from trm_jax.training import CHUNK, make_optimizer, make_train_batch, new_state
 
 MOST_BATCH = 4096
@@ -58,7 +59,7 @@ class TrainingPlan:
 
     @functools.cached_property
     def _weights(self) -> tuple:
-        backbone = _abstract_backbone(self.backbone_config, self.train_config.dtype)
+        backbone = abstract_backbone(self.backbone_config, self.train_config.dtype)
         return backbone, abstract_trm(backbone, self.trm_config)
 
     @functools.cached_property
@@ -158,7 +159,7 @@ class DecodingPlan:
     @functools.cached_property
     def model(self) -> QwenTRM:
         """The model with shapes in place of arrays."""
-        backbone = _abstract_backbone(self.backbone_config, self.dtype)
+        backbone = abstract_backbone(self.backbone_config, self.dtype)
         trm = jax.eval_shape(functools.partial(cast, dtype=self.dtype), abstract_trm(backbone, self.trm_config))
         return QwenTRM(backbone, trm)
 
@@ -227,10 +228,6 @@ class DecodingPlan:
 def block_of(trm):
     """The weights that one block call reads."""
     return trm.calls[0]
-
-
-def _abstract_backbone(config: QwenConfig, dtype):
-    return jax.eval_shape(functools.partial(cast, dtype=dtype), abstract_qwen(config))
 
 
 def _describe_fit(memory: Mapping[str, int], card: Card) -> str:

@@ -1,10 +1,12 @@
 """Backbones of the published dimensions, and small ones for a CPU, with random weights."""
 
+import functools
+
 import jax
 from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.model import Qwen, QwenTRM, cast, new_trm
+from trm_jax.model import Qwen, QwenTRM, abstract_qwen, cast, new_trm
 
 
 def _size(vocab_size: int, width: int, mlp_width: int, num_layers: int, heads: tuple[int, int], **others) -> QwenConfig:
@@ -25,12 +27,20 @@ SIZES = {
 }
 
 
+def abstract_backbone(config: QwenConfig, dtype) -> Qwen:
+    """A backbone in `dtype`, with shapes in place of arrays."""
+    return jax.eval_shape(functools.partial(cast, dtype=dtype), abstract_qwen(config))
+
+
 def random_backbone(config: QwenConfig, dtype) -> Qwen:
     """A backbone of random weights, made on the device without a float32 copy of the whole."""
     return jax.jit(lambda: cast(Qwen(config, nnx.Rngs(0)), dtype))()
 
 
 def random_model(backbone_config: QwenConfig, trm_config: TRMConfig, dtype) -> QwenTRM:
-    """A backbone of random weights and an untrained recursion, both in `dtype`; the same ones in every call."""
+    """A backbone of random weights and an untrained recursion, both in `dtype`; the same ones in every call.
+
+    Example: `random_model(SIZES["demo"], TRMConfig.residual(), "float32")`.
+    """
     backbone = random_backbone(backbone_config, dtype)
     return QwenTRM(backbone, cast(new_trm(backbone, trm_config), dtype))

@@ -1,6 +1,7 @@
 """Times training, on batches of random tokens with the lengths of real rows."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import OURS, describe_loops, matmul_rate, time_in_turns
-from trm_jax.benchmark.sizes import random_backbone
+from trm_jax.benchmark.sizes import abstract_backbone, random_backbone
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import NO_LABEL, Batch, Loader
-from trm_jax.hardware import Programs, count_flops, describe_device, peak_memory
-from trm_jax.model import Qwen, new_trm
-from trm_jax.training import make_optimizer, make_train_batch, new_state
+from trm_jax.hardware import Programs, count_flops, describe_device, peak_memory, training_memory
+from trm_jax.model import Qwen, abstract_trm, new_trm
+from trm_jax.training import CHUNK, make_optimizer, make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 
@@ -67,11 +68,24 @@ class TrainingBenchmark:
     batches: int = 8
     repeats: int = 3  # of which the median counts
 
+    @functools.cached_property
+    def rows(self) -> list[Batch]:
+        """The batches."""
+        return gsm8k_batches(self.backbone_config, self.train_config.batch_size, self.batches)
+
+    @functools.cached_property
+    def planned_memory(self) -> int:
+        """Bytes that the longest of the batches should need."""
+        backbone = abstract_backbone(self.backbone_config, self.train_config.dtype)
+        trm, longest = abstract_trm(backbone, self.trm_config), max(batch.tokens.shape[-1] for batch in self.rows)
+        configs = self.backbone_config, self.trm_config, self.train_config
+        return sum(training_memory(backbone, trm, *configs, longest, CHUNK).values())
+
     def measure(self, make_peers: MakePeers | None = None) -> "TrainingSpeed":
         """Compiles, and times this training and its peers, which are made after the memory of ours has been read."""
         rate = matmul_rate(self.train_config.dtype)
         backbone = random_backbone(self.backbone_config, self.train_config.dtype)
-        batches = gsm8k_batches(self.backbone_config, self.train_config.batch_size, self.batches)
+        batches = self.rows
         training = Training(backbone, self.trm_config, self.train_config)
         compile_seconds, programs = training.warm_up(batches)
         memory = peak_memory()
@@ -134,7 +148,7 @@ class TrainingSpeed:
             f"rows          {self.rows} in batches of {benchmark.train_config.batch_size}, "
             f"{self.answer_tokens:,} answer tokens",
             f"compiling     {self.compile_seconds:.1f} s, {self.programs} programs",
-            f"peak memory   {self.peak_memory / 2**30:.2f} GiB",
+            f"peak memory   {self.peak_memory / 2**30:.2f} GiB, {benchmark.planned_memory / 2**30:.2f} planned",
             f"matmuls       {self.tflops:.3g} TFLOP/s, {100 * share:.0f} % of the {self.matmul_tflops:.3g} measured here",
             "",
             f"{'':32}{'samples/s':>12}{'answer tokens/s':>18}{'trm_jax is':>14}",

@@ -176,6 +176,12 @@ def saves(job: Job, started: float) -> bool:
     return any(path.stat().st_mtime > started for path in (job.output / "checkpoints").glob("*tmp*"))
 
 
+def has_saved(job: Job, started: float) -> bool:
+    """Reached when it has written a whole checkpoint."""
+    found = (path for path in (job.output / "checkpoints").glob("*") if path.name.isdigit())
+    return any(path.stat().st_mtime > started for path in found)
+
+
 def answers(job: Job, started: float) -> bool:
     """Reached when the job has written an answer."""
     return job.output.exists() and job.output.stat().st_mtime > started
@@ -187,6 +193,7 @@ PHASES = {
     "compiling": Phase("train", says("compiling training"), 0.05),
     "training": Phase("train", says("tokens/s="), 0.5),
     "saving": Phase("train", saves, 0.001),
+    "saved": Phase("train", has_saved, 0.0),
     "evaluating": Phase("evaluate", answers, 0.3),
 }
 

@@ -2,7 +2,7 @@
 
 from trm_jax.hardware.cards import CARDS, Card, find_card
 from trm_jax.hardware.compilation import Programs
-from trm_jax.hardware.devices import choose_device, describe_device
+from trm_jax.hardware.devices import choose_device, describe_device, has_nvidia_gpu
 from trm_jax.hardware.flops import count_flops
 from trm_jax.hardware.hlo import Hlo
 from trm_jax.hardware.memory import (

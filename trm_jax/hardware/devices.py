@@ -35,7 +35,7 @@ def choose_device(name: str = "auto", dtype: str | None = None) -> str:
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether the system has an NVIDIA driver, whatever JAX sees."""
+    """Whether the system has an NVIDIA driver, whatever JAX sees. Example: `has_nvidia_gpu()`."""
     return pathlib.Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi") is not None
 
 

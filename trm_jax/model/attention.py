@@ -51,6 +51,8 @@ def attend(
 
     How it is computed depends on the platform that the program is compiled for: on a CPU in blocks, on a CUDA GPU by cuDNN
     where it can, elsewhere by XLA in one piece.
+
+    Example: `attend(queries, keys, values)`.
     """
     fused = {"cuda": fused_attention.cudnn_attention} if fused_attention.takes_sequences(queries) else {}
     return jax.lax.platform_dependent(
@@ -73,6 +75,8 @@ def attend_to_past(heads: Float[Array, "B 1 N+2K H"], past: Past) -> Float[Array
     """Attention of one new token a row over the row's past and itself; `heads` are its queries, keys and values.
 
     A CUDA GPU computes it in one kernel, other platforms in several.
+
+    Example: `attend_to_past(heads, cache.past(0))`.
     """
     fused = {"cuda": attend_to_cache} if fused_attention.takes_cache(past.keys) else {}
     attended = jax.lax.platform_dependent(heads[:, 0], *past, default=_attend_to_past, **fused)

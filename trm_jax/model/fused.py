@@ -1,5 +1,6 @@
 """Fused attention for CUDA GPUs, cuDNN's for sequences and our own kernel for single tokens; and whether to use it."""
 
+import functools
 import logging
 from typing import Literal
 
@@ -60,6 +61,7 @@ def xla_attention(queries, keys, values):
     return jax.nn.dot_product_attention(queries, keys, values, is_causal=True, implementation="xla")
 
 
+@functools.cache
 def _work() -> bool:
     """Tries the fused kernels on the GPU; where there is none, whether programs with them can be made."""
     shape = jax.ShapeDtypeStruct((2, 64, 4, 64), jnp.bfloat16)
