@@ -15,8 +15,8 @@ class Options(cli.CommonOptions):
     """Folder to write; a model folder that is there is replaced."""
     trm_checkpoint: pathlib.Path | None = None
     """Also import a trm_model.pt of the original MathLLM. This option alone needs torch."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the backbone's weights on disk."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Type of the backbone's weights on disk (default: as they are stored in the model; float32 for float16)."""
 
 
 def main(options: Options) -> None:

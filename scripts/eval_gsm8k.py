@@ -13,7 +13,7 @@ class Options(cli.AnswerOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
     data: str | None = None
-    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file (default: as trained, else gsm8k)."""
+    """Questions: gsm8k (the hub's test split), demo, a hub id, a file or folder of rows (default: as trained, else gsm8k)."""
     output: pathlib.Path | None = None
     """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/evaluation, named by the settings)."""
     supervision_steps: int | None = None
@@ -34,11 +34,15 @@ class Options(cli.AnswerOptions):
     """Of the draws."""
     weights: Literal["ema", "raw"] = "ema"
     """The moving average of the trained weights, or these themselves."""
+    skip_unreadable: bool = False
+    """Leave out rows whose solution states no answer, and count them."""
+    too_long: Literal["wrong", "left_out"] = "wrong"
+    """Questions that do not fit into the backbone's length with --max-new-tokens: count them as wrong, or leave them out."""
 
 
 def main(options: Options) -> None:
     from trm_jax.checkpoints import SavedModel
-    from trm_jax.data import load_rows, own_test_set
+    from trm_jax.data import own_test_set, question_rows
     from trm_jax.decoding import decode_config, generate_each
     from trm_jax.evaluation import evaluate, file_name, settings_of, show_summary, summarize
     from trm_jax.hardware import choose_device, describe_device
@@ -51,7 +55,7 @@ def main(options: Options) -> None:
     saved = SavedModel.open(options.checkpoint)
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     model = saved.load(dtype, use_ema=options.weights == "ema")
-    rows = load_rows(data, "test")[: options.limit]
+    rows = question_rows(data, "test", options.columns, options.limit, options.skip_unreadable)
     config = decode_config(
         model,
         options.supervision_steps,
@@ -64,14 +68,17 @@ def main(options: Options) -> None:
     max_new_tokens = options.longest(data)
     draws = {"samples": options.samples, "seed": options.seed}
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
+    if options.too_long != "wrong":
+        settings["too_long"] = options.too_long
     output = options.output or saved.folder.path / "evaluation" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, answers in {output}")
 
     model = for_decoding(model, donate=True)
     sizes = {"batch_size": options.batch_size, "max_new_tokens": max_new_tokens}
     generate = functools.partial(generate_each, model, config=config, **sizes, **draws)
-    answers = evaluate(rows, saved.tokenizer, generate, output, settings, options.samples, label="answered")
-    print(show_summary(summarize(answers), options.samples, options.early_exit))
+    fits = {"longest_prompt": model.backbone.config.max_length - max_new_tokens, "too_long": options.too_long}
+    answers = evaluate(rows, saved.tokenizer, generate, output, settings, options.samples, label="answered", **fits)
+    print(show_summary(summarize(answers, len(rows)), options.samples, options.early_exit))
 
 
 if __name__ == "__main__":

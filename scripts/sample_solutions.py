@@ -16,7 +16,7 @@ class Options(cli.AnswerOptions):
     model: pathlib.Path = pathlib.Path("runs/model")
     """Model folder, from convert_qwen.py."""
     data: str = "demo"
-    """Questions with their answers: gsm8k (the train split), demo, a hub id, or a .jsonl file."""
+    """Questions with their answers: gsm8k (the train split), demo, a hub id, or a file or folder of rows."""
     output: pathlib.Path = pathlib.Path("runs/solutions.jsonl")
     """The right solutions; all samples are kept in NAME.samples.jsonl, the counts in NAME.json."""
     samples: int = 4
@@ -33,7 +33,7 @@ class Options(cli.AnswerOptions):
 
 def main(options: Options) -> None:
     from trm_jax.checkpoints import SavedModel, open_folder
-    from trm_jax.data import load_rows
+    from trm_jax.data import question_rows
     from trm_jax.decoding import decode_config, generate_each
     from trm_jax.evaluation import evaluate
     from trm_jax.experiments import samples_file, write_solutions
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
     saved = SavedModel.open(open_folder(options.model).model.path)
     drawn = samples_file(options.output)
     model = for_decoding(saved.load(dtype), donate=True)
-    rows = load_rows(options.data, "train")[: options.limit]
+    rows = question_rows(options.data, "train", options.columns, options.limit)
     max_new_tokens = options.longest(options.data)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     settings = {"data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype, **drawing}
@@ -65,7 +65,10 @@ def main(options: Options) -> None:
         samples=options.samples,
         seed=options.seed,
     )
-    answers = evaluate(rows, saved.tokenizer, generate, drawn, settings, options.samples, label="questions")
+    longest = model.backbone.config.max_length - max_new_tokens
+    answers = evaluate(
+        rows, saved.tokenizer, generate, drawn, settings, options.samples, label="questions", longest_prompt=longest
+    )
     print(write_solutions(options.output, answers, options.keep, settings))
 
 

@@ -24,7 +24,7 @@ class Options(cli.AnswerOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, or one checkpoint below it."""
     data: str = "demo"
-    """Questions: gsm8k (the hub's test split), demo, or a .jsonl file."""
+    """Questions: gsm8k (the hub's test split), demo, a hub id, or a file or folder of rows."""
     output: pathlib.Path | None = None
     """Folder for the table (.md), the plot (.png) and the figures (.json) (default: CHECKPOINT/sweeps)."""
     limit: int | None = 500
@@ -46,7 +46,7 @@ def main(options: Options) -> None:
     if not all(number >= 1 for number in (*options.depths, *options.recursions)):
         raise UserError("--depths and --recursions must be at least 1")
     from trm_jax.checkpoints import SavedModel
-    from trm_jax.data import load_rows
+    from trm_jax.data import question_rows
     from trm_jax.experiments import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
     from trm_jax.hardware import choose_device, describe_device
     from trm_jax.model import choose_attention, for_decoding
@@ -55,7 +55,7 @@ def main(options: Options) -> None:
     choose_attention(options.attention)
     saved = SavedModel.open(options.checkpoint)
     model = for_decoding(saved.load(dtype), donate=True)
-    rows = load_rows(options.data, "test")[: options.limit]
+    rows = question_rows(options.data, "test", options.columns, options.limit)
     print(f"{describe_device()}, {len(rows)} questions of {options.data}, {saved.label}")
     if options.over == "depth":
         ways = depths(model, options.depths, options.recursions, options.supervision_steps)

@@ -63,13 +63,15 @@ def main(options: Options) -> None:
     if options.inspect:
         print(training_set.inspect(model.tokenizer, train.max_length))
         return
+    # Before the training, which takes long: what the evaluation at its end could not read is refused now.
+    rows = evaluation_rows(data, options.eval_data, options.eval_limit)
     max_batches = options.max_batches or usual.get("max_batches")
     run = make_run(model, data, trm, train, training_set, options.held_out, max_batches)
     with hold_run(options.output, run.config, model.path):
         print(run.describe(options.preset))
         outcome, trained = run.train(options.output, options.save_every, options.track)
     print(outcome.describe(options.output))
-    if outcome.finished and (rows := evaluation_rows(data, options.eval_data, options.eval_limit)):
+    if outcome.finished and rows:
         longest = cli.longest_completion("demo" if usual else "")
         try:
             print(compare_with_backbone(trained, model.tokenizer, rows, options.output, longest))

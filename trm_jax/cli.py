@@ -60,6 +60,18 @@ class AnswerOptions(ComputeOptions):
     max_new_tokens: int | None = None
     """Tokens of the longest completion (default 512; demo 48)."""
 
+    question_column: str | None = None
+    """Column of the question, where its name is not recognised."""
+    answer_column: str | None = None
+    """Column of the solution or answer, where its name is not recognised."""
+
+    @property
+    def columns(self) -> tuple[str, str] | None:
+        """The columns of question and answer, where they are given."""
+        if (self.question_column is None) != (self.answer_column is None):
+            raise UserError("--question-column and --answer-column go together")
+        return (self.question_column, self.answer_column) if self.question_column and self.answer_column else None
+
     def longest(self, data: str) -> int:
         """Tokens of the longest completion."""
         return self.max_new_tokens or longest_completion(data)

@@ -240,13 +240,13 @@ class DataConfig(_Json):
     """Which rows to train on."""
 
     sources: Annotated[tuple[str, ...], Field(strict=False)] = ("demo",)
-    """Training set: gsm8k, demo, a hub id (id:configuration), or a .jsonl file; several make a mixture."""
+    """Training set: gsm8k, demo, a hub id (id:configuration), or a file or folder of rows; several make a mixture."""
     weights: Annotated[tuple[Annotated[float, Field(allow_inf_nan=True)], ...], Field(strict=False)] = ()
     """Shares of the sets in a mixture; equal if not given."""
     question_column: str | None = None
-    """Column of the question; question or problem if not given."""
+    """Column of the question, where its name is not recognised."""
     answer_column: str | None = None
-    """Column of the worked solution; answer or solution if not given."""
+    """Column of the worked solution, where its name is not recognised."""
     num_samples: int | None = None
     """Use only the first so many rows of the training set."""
     keep_annotations: bool = False

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ from flax import nnx
 
 from tests.support.models import randomize, tiny_model, tiny_qwen_config
 from trm_jax import demo
-from trm_jax.checkpoints import CheckpointError, load_model, read_config, replacing, save_model
+from trm_jax.checkpoints import CheckpointError, load_model, open_folder, read_config, replacing, save_model
+from trm_jax.config import ConfigError
+from trm_jax.conversion import convert as convert_model
 from trm_jax.conversion import hugging_face as convert
 from trm_jax.conversion import hugging_face_config
 from trm_jax.model.qwen import Qwen
@@ -73,6 +76,7 @@ def test_a_tied_model_may_carry_its_head_but_not_another(folder):
 def test_a_missing_shard_is_named(folder):
     index = {"weight_map": {convert.EMBEDDING: "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="model-00001-of-00002"):
         read(folder)
 
@@ -139,3 +143,137 @@ def test_imported_checkpoint_is_in_the_model_folder(tmp_path, folder):
         assert found.config == model.trm.config
         for name, weight in named_weights(expected).items():
             np.testing.assert_array_equal(named_weights(found)[name], weight, err_msg=name)
+
+
+def rename(folder, new_name) -> None:
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    renamed = {new_name(key): tensor for key, tensor in tensors.items()}
+    safetensors.numpy.save_file(renamed, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "new_name",
+    [
+        lambda key: key.removeprefix("model."),
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module.{key}",
+        lambda key: key.replace("model.", "model.language_model."),
+    ],
+    ids=["none", "compiled", "wrapped", "nested"],
+)
+def test_other_prefixes_are_recognised_and_said(folder, new_name, caplog):
+    """As torch.compile, a wrapper, or saving the decoder alone leave them."""
+    expected = read(folder)
+    rename(folder, new_name)
+    with caplog.at_level("INFO"):
+        found = read(folder)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert "is read as" in caplog.text
+
+
+def test_two_models_in_one_folder_are_not_guessed_at(folder):
+    change(folder, lambda tensors: tensors.update({f"other.{key}": value for key, value in list(tensors.items())}))
+    with pytest.raises(WeightsError, match=r"not used: .*other\.model"):
+        read(folder)
+
+
+def test_a_whole_file_wins_over_an_index_that_was_left_behind(folder):
+    """As in transformers."""
+    expected = read(folder)
+    index = {"weight_map": {convert.EMBEDDING: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    jax.tree.map(np.testing.assert_array_equal, read(folder), expected)
+
+
+@pytest.mark.parametrize("kept", [convert.EMBEDDING, convert.LM_HEAD])
+def test_a_tied_model_may_store_either_name(folder, kept):
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    table = safetensors.numpy.load_file(folder / "model.safetensors")[kept]
+    left = ({convert.EMBEDDING, convert.LM_HEAD} - {kept}).pop()
+    change(folder, lambda tensors: tensors.pop(left))
+    np.testing.assert_array_equal(read(folder)["embedding"], table)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        (["float32"], "float32"),
+        (["bfloat16"], "bfloat16"),
+        (["float16"], "float32"),
+        (["bfloat16", "float32"], "float32"),
+    ],
+)
+def test_weights_keep_the_type_that_they_are_stored_in(folder, dtypes, expected):
+    """Float32 weights were rounded in silence."""
+
+    def store(tensors):
+        for number, key in enumerate(tensors):
+            tensors[key] = tensors[key].astype(dtypes[number % len(dtypes)])
+
+    change(folder, store)
+    assert convert.stored_dtype(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("adapter_config.json", '{"base_model_name_or_path": "Qwen/Qwen2.5-0.5B"}', "adapter of Qwen/Qwen2.5-0.5B"),
+        ("model-q4.gguf", "GGUF", "GGUF"),
+    ],
+)
+def test_other_kinds_of_folders_are_named_as_what_they_are(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        hugging_face_config.read_config(tmp_path)
+    with pytest.raises(ConfigError, match="give the folder with"):
+        convert.find_model(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("adapter_model.safetensors", "merge"),
+        ("model.gguf", "GGUF"),
+        ("pytorch_model.bin", "Pickled"),
+        ("x.txt", "no wei"),
+    ],
+)
+def test_what_lies_in_place_of_the_weights_is_named(folder, name, words):
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(WeightsError, match=words):
+        read(folder)
+
+
+@pytest.mark.parametrize("kind", ["Qwen2ForSequenceClassification", "Qwen2ForTokenClassification"])
+def test_a_classifier_is_refused_by_its_name(folder, kind):
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": [kind]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=kind):
+        hugging_face_config.read_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("change_config", "expected"),
+    [
+        ({"eos_token_id": 0}, (0, 494)),
+        ({"eos_token_id": None}, (494,)),
+        ({}, (494,)),
+        ({"eos_token_id": [0, 1]}, (0, 1, 494)),
+    ],
+    ids=["another", "null", "missing", "several"],
+)
+def test_a_completion_also_ends_where_the_chat_format_ends_an_answer(tmp_path, change_config, expected):
+    """A base model's configs name only the end of a text, which a trained answer does not end with: it would never stop."""
+    shutil.copytree(demo.MODEL, tmp_path / "hf")
+    values = json.loads((tmp_path / "hf/config.json").read_text())
+    values.pop("eos_token_id")
+    (tmp_path / "hf/config.json").write_text(json.dumps(values | change_config))
+    (tmp_path / "hf/generation_config.json").unlink(missing_ok=True)
+    convert_model(tmp_path / "hf", tmp_path / "model")
+    assert open_folder(tmp_path / "model").model.backbone_config.end_tokens == expected
+
+
+def test_the_config_alone_of_a_hugging_face_folder_can_be_read(folder):
+    """What plan.py --model needs."""
+    assert convert.find_config(str(folder)) == tiny_qwen_config()

@@ -37,7 +37,7 @@ def test_columns_are_found_or_named(tmp_path):
         tmp_path / "a.jsonl", [{"source": "x", "problem": " 1+1? ", "solution": "\\boxed{2}", "messages": []}]
     )
     assert sources.load_rows(numina, "train") == [{"question": "1+1?", "answer": "\\boxed{2}"}]
-    other = jsonl(tmp_path / "b.jsonl", [{"q": "1+1?", "a": "2"}, {"q": "1+2?", "a": 3}])
+    other = jsonl(tmp_path / "b.jsonl", [{"q": "1+1?", "a": "2"}, {"q": "1+2?", "a": None}])
     with pytest.raises(DataError, match="--question-column"):
         sources.load_rows(other, "train")
     with pytest.raises(DataError, match="line 2"):

@@ -54,3 +54,19 @@ def test_long_examples_are_dropped_and_counted_never_cut(tokenizer):
 def test_the_tokenizer_comes_with_the_model_folder(demo_model_folder):
     tokenizer = load_tokenizer(demo_model_folder)
     assert json.loads((demo_model_folder / "config.json").read_text())["backbone"]["vocab_size"] == len(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("solution", "expected"),
+    [
+        ("3 + 4 = <<3+4=7>>7\n#### 7", "3 + 4 = 7\n\\boxed{7}"),
+        ("3 + 4 = 7\n#### 7\n\nNote: checked twice.", "3 + 4 = 7\n\\boxed{7}\n\nNote: checked twice."),
+        ("3 + 4 = 7\n#### 7\nThe answer is: 7", "3 + 4 = 7\n\\boxed{7}"),
+        ("So $x = \\boxed{7}$.\nThe answer is: 7", "So $x = \\boxed{7}$."),
+        ("7", "\\boxed{7}"),
+        ("$1,234", "\\boxed{$1,234}"),
+        ("So there are 7 left.", "So there are 7 left."),
+    ],
+)
+def test_the_answer_is_in_one_box_wherever_it_was_stated(solution, expected):
+    assert data.boxed_solution(solution) == expected

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -13,7 +12,6 @@ from trm_jax.data.datasets import DataError
 from trm_jax.data.examples import encode_examples
 from trm_jax.data.inspection import check_trainable, show_rows
 from trm_jax.data.loader import NO_LABEL, Loader
-from trm_jax.data.tokenizer import TokenizerError
 from trm_jax.data.training_set import TrainingSet, make_training_set
 
 ROWS = [{"question": f"Ana has {i} nuts.", "answer": f"{i}\n#### {i}"} for i in range(30)]
@@ -100,19 +98,8 @@ def test_batches_without_labels_or_ends_are_refused(tokenizer, spoil, message):
         check_trainable(ROWS[:4], batch, tokenizer)
 
 
-def test_answers_that_cannot_be_graded_are_refused(tokenizer):
-    rows = [{"question": "Why?", "answer": "Because."}] * 4
-    with pytest.raises(DataError, match="nothing could be graded"):
-        check_trainable(rows, batch_of(rows, tokenizer), tokenizer)
-
-
-def test_a_tokenizer_without_the_end_token_is_refused(tokenizer):
-    class Other:
-        unk_token_id = None
-
-        def convert_tokens_to_ids(self, token):
-            return None
-
-    with pytest.raises(TokenizerError, match="im_end"):
-        encode_examples(ROWS, Other(), 200)
-    assert np.all(batch_of(ROWS[:2], tokenizer).labels.max(axis=-1) >= 0)
+def test_answers_that_cannot_be_graded_are_counted(tokenizer, caplog):
+    """They can be learned from; what they do not teach is the box."""
+    rows = [{"question": "Why?", "answer": "Because."}] * 3 + [{"question": "2?", "answer": "#### 2"}]
+    check_trainable(rows, batch_of(rows, tokenizer), tokenizer)
+    assert "3 of 4 solutions" in caplog.text

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from trm_jax import demo
+from trm_jax.data.examples import SYSTEM_PROMPT, encode_prompts, encode_rows
 from trm_jax.data.tokenizer import TokenizerError, check_tokenizer, end_token, read_tokenizer
 
 VOCABULARY = 495  # of the demo
@@ -50,3 +51,47 @@ def test_the_demo_has_a_tokenizer_that_fits(folder):
     assert tokenizer.decode([end_token(tokenizer)]) == "<|im_end|>"
     with pytest.raises(TokenizerError, match="495 tokens, the model 494"):
         check_tokenizer(tokenizer, VOCABULARY - 1, folder)
+
+
+DEEPSEEK = (
+    "{% for message in messages %}{% if message.role == 'user' %}{{ '<|user|>' + message.content }}"
+    "{% elif message.role == 'assistant' %}{{ '<|reply|>' + message.content + '<|end_of_turn|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|reply|>' }}{% endif %}"
+)
+
+
+def other_format(folder, template: str, tokens: tuple[str, ...]):
+    """The demo's tokenizer with another chat format, whose marks take the place of words that nobody needs."""
+    tokenizer = read_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_the_end_token_is_what_the_template_writes_behind_an_answer(folder):
+    """As DeepSeek's models have it: an end token of their own, and no <|im_end|>."""
+    tokenizer = other_format(folder, DEEPSEEK, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
+    assert tokenizer.decode([end_token(tokenizer)]) == "<|end_of_turn|>"
+
+
+def test_a_format_without_a_system_message_has_the_instruction_in_the_question(folder):
+    """Left out in silence, or refused by the template."""
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + DEEPSEEK
+    for template in (DEEPSEEK, refusing):
+        tokenizer = other_format(folder, template, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
+        [prompt] = encode_prompts(tokenizer, ["How many?"])
+        text = tokenizer.decode(prompt)
+        assert text.startswith("<|user|>")
+        assert SYSTEM_PROMPT in text
+        assert text.endswith("<|reply|>")
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
+def test_special_tokens_in_a_text_are_taken_out(folder, mark, caplog):
+    """An end token inside of a solution would teach to stop there; in a question it would end the user's turn."""
+    tokenizer = read_tokenizer(folder)
+    row = {"question": f"How {mark}many?", "answer": f"It is{mark} 7\n#### 7{mark}"}
+    plain = {"question": "How many?", "answer": "It is 7\n#### 7"}
+    [found], [expected] = encode_rows([row], tokenizer), encode_rows([plain], tokenizer)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    assert "1 of 1 rows" in caplog.text

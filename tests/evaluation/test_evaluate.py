@@ -14,8 +14,10 @@ ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7
 class Echo:
     """A tokenizer whose ids are code points."""
 
+    added_tokens_decoder, all_special_tokens = {}, ()
+
     def apply_chat_template(self, chat, **_):
-        return chat[-1]["content"]
+        return "\n".join(turn["content"] for turn in reversed(chat))  # the question first
 
     def __call__(self, texts, **_):
         return {"input_ids": [[ord(c) for c in text] for text in texts]}
@@ -152,3 +154,18 @@ def test_a_line_that_is_none_is_named(change, message):
     (graded,) = evaluate(ROWS[:1], Echo(), solve)
     with pytest.raises(EvaluationError, match=f"line 4 has {message}"):
         GradedAnswer.from_json(graded.to_json() | change, "line 4")
+
+
+@pytest.mark.parametrize(("too_long", "graded", "right"), [("wrong", 7, 3), ("left_out", 6, 3)])
+def test_a_question_that_does_not_fit_is_named_and_counted(tmp_path, caplog, too_long, graded, right):
+    """It ended the whole evaluation; the others are asked all the same, also if the evaluation goes on."""
+    rows = [*ROWS[:6], {"question": "6 + 1 = " + "?" * 400, "answer": "#### 7"}]
+    fits = {"longest_prompt": 300, "too_long": too_long}
+    for _ in range(2):
+        answers = evaluate(rows, Echo(), solve, tmp_path / "out.jsonl", **fits)
+        summary = summarize(answers, len(rows))
+        assert (summary["questions"], summary["correct"]) == (graded, right)
+        assert summary.get("too_long" if too_long == "wrong" else "left_out") == 1
+    assert "question 7 of " in caplog.text
+    with pytest.raises(EvaluationError, match="none of 7 questions fits"):
+        evaluate(rows, Echo(), solve, longest_prompt=3, too_long="left_out")

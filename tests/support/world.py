@@ -101,6 +101,16 @@ def damage(checkpoints: pathlib.Path, *numbers: int) -> None:
         flip_bit(largest_data(checkpoints / str(number)))
 
 
+def index_alone(content: str):
+    """An index without the whole file, which would win over it."""
+
+    def spoil(world):
+        (world.hf / "model.safetensors").unlink()
+        (world.hf / "model.safetensors.index.json").write_text(content)
+
+    return spoil
+
+
 def index_of(**changes):
     return shards(lambda index, world: index["weight_map"].update(changes))
 
@@ -119,11 +129,10 @@ def no_template(world):
 
 
 def no_end_token(world):
-    path = world.hf / "tokenizer.json"
-    path.write_text(path.read_text().replace("<|im_end|>", "<|the_end|>"))
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        if (world.hf / name).exists():
-            (world.hf / name).write_text((world.hf / name).read_text().replace("<|im_end|>", "<|the_end|>"))
+    """A template that ends an answer with a line break, and a tokenizer without an end token."""
+    template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    edit_json(world.hf / "tokenizer_config.json", chat_template=template, eos_token=None)
+    (world.hf / "chat_template.jinja").write_text(template)
 
 
 def another_backbone(world):

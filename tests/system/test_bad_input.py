@@ -24,6 +24,7 @@ from tests.support.world import (
     cut,
     damage,
     edit_json,
+    index_alone,
     index_of,
     names,
     no_end_token,
@@ -68,7 +69,7 @@ CASES = [
     Case(
         "pickled weights only",
         CONVERT,
-        "pytorch_model.bin",
+        "Pickled",
         lambda w: (w.hf / "model.safetensors").rename(w.hf / "pytorch_model.bin"),
     ),
     Case("hub id offline", "convert_qwen.py --model Qwen/Qwen2.5-0.5B --output {out}", "cannot be had from the hub"),
@@ -108,8 +109,8 @@ CASES = [
     Case("tensor of integers", CONVERT, ["I8", "quantised"], put(model__norm__weight=np.ones(64, np.int8))),
     Case("tensor with NaN", CONVERT, [NORM, "not finite"], put(model__norm__weight=NAN)),
     Case("another head", CONVERT, "two different ones", put(lm_head__weight=np.ones((3, 64), np.float32))),
-    Case("index not JSON", CONVERT, ["index.json", "not JSON"], write("hf/model.safetensors.index.json", "no")),
-    Case("index without a map", CONVERT, "no weight_map", write("hf/model.safetensors.index.json", "{}")),
+    Case("index not JSON", CONVERT, ["index.json", "not JSON"], index_alone("no")),
+    Case("index without a map", CONVERT, "no weight_map", index_alone("{}")),
     Case("index names a lost file", CONVERT, ["not there", "gone.safetensors"], index_of(x="gone.safetensors")),
     Case(
         "index names a lost tensor",
@@ -136,7 +137,7 @@ CASES = [
     Case("tokenizer broken", CONVERT, "cannot be read", write("hf/tokenizer.json", "{}")),
     Case("no chat template", CONVERT, "chat template", no_template),
     Case("template broken", CONVERT, "chat template", write("hf/chat_template.jinja", "{% for %}")),
-    Case("no end token", CONVERT, "<|im_end|>", no_end_token),
+    Case("no end token", CONVERT, "there is no end token", no_end_token),
     Case("larger vocabulary", CONVERT, ["tokens", "another model"], config(vocab_size=400, eos_token_id=1)),
     # … output, and the original's checkpoint
     Case("output is a file", CONVERT, "something else", write("out", "mine")),
@@ -185,18 +186,13 @@ CASES = [
     Case("broken line", TRAIN, ["line 3", "not JSON"], rows('{"question": ')),
     Case("line without an object", TRAIN, ["line 3", "not a JSON object"], rows("[1, 2]")),
     Case("line not UTF-8", TRAIN, ["line 3", "not UTF-8"], rows(b'{"question": "\xff"}')),
-    Case("no answer", TRAIN, ["line 3", "texts"], rows('{"question": "2?"}')),
-    Case("answer not a text", TRAIN, ["line 3", "texts"], rows('{"question": "2?", "answer": 2}')),
+    Case("no answer", TRAIN, ["line 3", "--answer-column"], rows('{"question": "2?"}')),
+    Case("answer not a text", TRAIN, ["line 3", "must be a text"], rows('{"question": "2?", "answer": {"a": 2}}')),
+    Case("half a character", TRAIN, ["line 3", "half a character"], rows('{"question": "\\ud83d?", "answer": "2"}')),
     Case("empty answer", TRAIN, ["line 3", "'answer' is empty"], rows('{"question": "2?", "answer": " "}')),
     Case("other columns", TRAIN, ["line 1", "--question-column"], write("data.jsonl", '{"q": "2?", "a": "2"}\n')),
     Case("no rows", TRAIN, "has no rows", write("data.jsonl", "\n")),
     Case("all rows too long", TRAIN + "--max-length 8", "raise --max-length"),
-    Case(
-        "nothing to grade",
-        TRAIN,
-        "nothing could be graded",
-        write("data.jsonl", '{"question": "a", "answer": "b"}\n' * 9),
-    ),
     # … options
     Case("option unknown", TRAIN + "--batchsize 4", "--batchsize"),
     Case("option not a number", TRAIN + "--batch-size many", "--batch-size"),
@@ -220,7 +216,7 @@ CASES = [
         "rows beyond the backbone",
         TRAIN + "--max-length 4096",
         "lower --max-length",
-        rows(json.dumps(QUESTION | {"answer": "3 " * 700})),
+        rows(json.dumps(QUESTION | {"answer": "3 " * 700 + "#### 3"})),
     ),
     # eval_gsm8k.py
     Case("checkpoint missing", EVAL.replace("{run}", "{nothing}"), "no config.json"),
@@ -251,7 +247,10 @@ CASES = [
     Case("exit from nothing", BACKBONE + "--early-exit 0.1", "early exit"),
     Case("exit below zero", EVAL + "--early-exit -1", "early exit"),
     Case(
-        "prompt beyond the backbone", BACKBONE, "more than the", rows(json.dumps(QUESTION | {"question": "why " * 900}))
+        "answer that nobody can read",
+        BACKBONE,
+        ["row 3", "--skip-unreadable"],
+        rows('{"question": "a", "answer": "b"}'),
     ),
     Case("cache beyond the memory", EVAL + "--batch-size 100000000 --samples 50000000 --temperature 1", "GiB are free"),
     Case(

@@ -1,30 +1,36 @@
 """Converts a Hugging Face model, and optionally a checkpoint of MathLLM, to a model folder."""
 
+import dataclasses
 import pathlib
 
 from trm_jax.checkpoints import open_folder, replacing, save_model
-from trm_jax.conversion.hugging_face import copy_tokenizer, read_backbone
+from trm_jax.conversion.hugging_face import copy_tokenizer, read_backbone, stored_dtype
 from trm_jax.conversion.hugging_face_config import read_config
 from trm_jax.conversion.mathllm import read_trm_checkpoint
-from trm_jax.data import check_tokenizer, read_tokenizer
+from trm_jax.data import check_tokenizer, end_token, read_tokenizer
+from trm_jax.errors import listing
 from trm_jax.model import TRM
 
 
 def convert(
-    source: pathlib.Path, output: pathlib.Path, dtype: str, trm_checkpoint: pathlib.Path | None = None
+    source: pathlib.Path, output: pathlib.Path, dtype: str | None = None, trm_checkpoint: pathlib.Path | None = None
 ) -> TRM | None:
     """Writes the model folder `output`, with the backbone in `dtype`; an existing model folder is replaced.
+
+    Without a `dtype` the weights keep theirs; float16 becomes float32, which holds it. Completions of the new model end at
+    the end tokens of the folder's configs, and at the token with which the chat template ends an answer.
 
     Returns the recursion in `trm_checkpoint`, the original's `trm_model.pt`, or None. Raises a UserError if something does
     not fit; what was in `output` then stays as it was.
 
     Example: `convert(find_model("Qwen/Qwen2.5-Math-1.5B-Instruct"), pathlib.Path("runs/model"), "bfloat16")`.
     """
-    config = read_config(source)
-    check_tokenizer(read_tokenizer(source), config.vocab_size, source)
+    config, tokenizer = read_config(source), read_tokenizer(source)
+    check_tokenizer(tokenizer, config.vocab_size, source)
+    config = dataclasses.replace(config, end_tokens=(*config.end_tokens, end_token(tokenizer)))
     trm, ema = (None, None) if trm_checkpoint is None else read_trm_checkpoint(trm_checkpoint, config)
     with replacing(output) as folder:
-        save_model(folder, config, read_backbone(source, config, dtype), trm, ema)
+        save_model(folder, config, read_backbone(source, config, dtype or stored_dtype(source)), trm, ema)
         copy_tokenizer(source, folder / "tokenizer")
     return trm
 
@@ -35,5 +41,5 @@ def describe_conversion(source: pathlib.Path, output: pathlib.Path) -> str:
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     return (
         f"converted {source}\n  into {output}: {config.num_layers} layers, width {config.width}, vocabulary "
-        f"{config.vocab_size:,}, {size / 1e6:,.1f} MB on disk"
+        f"{config.vocab_size:,}, {size / 1e6:,.1f} MB on disk; completions end at tokens {listing(config.end_tokens)}"
     )

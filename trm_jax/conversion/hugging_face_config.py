@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trm_jax.config import ConfigError, QwenConfig
+from trm_jax.errors import listing
 from trm_jax.files import read_object
 
 # Hugging Face's name of each of our fields whose value is taken over as it is.
@@ -27,7 +28,7 @@ def read_config(folder: pathlib.Path) -> QwenConfig:
     Example: `read_config(find_model("Qwen/Qwen2.5-Math-1.5B-Instruct"))`.
     """
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+        raise ConfigError(f"{folder} is not a Hugging Face model folder: it has no config.json{_what_it_is(folder)}")
     try:
         config = from_hugging_face(read_object(folder / "config.json", ConfigError))
         if (folder / "generation_config.json").is_file():
@@ -45,6 +46,9 @@ def from_hugging_face(values: Mapping[str, Any]) -> QwenConfig:
     """
     if values.get("model_type") != "qwen2":
         raise ConfigError(f"model_type is {values.get('model_type')!r}; only Qwen2 and Qwen2.5 ('qwen2') convert")
+    kinds = values.get("architectures") or ["Qwen2ForCausalLM"]
+    if not isinstance(kinds, list) or not {"Qwen2ForCausalLM", "Qwen2Model"} & set(map(str, kinds)):
+        raise ConfigError(f"it is a {listing(kinds)}, which writes no text; only causal language models convert")
     if values.get("hidden_act", "silu") != "silu":
         raise ConfigError(f"hidden_act is {values['hidden_act']!r}; the backbone computes 'silu'")
     kinds = values.get("layer_types") or ["full_attention"]
@@ -63,6 +67,16 @@ def from_hugging_face(values: Mapping[str, Any]) -> QwenConfig:
     )
 
 
+def _what_it_is(folder: pathlib.Path) -> str:
+    """What a folder without a config.json seems to be, and what to do then."""
+    if (folder / "adapter_config.json").is_file():
+        base = read_object(folder / "adapter_config.json", ConfigError).get("base_model_name_or_path")
+        return f". It is a PEFT adapter of {base}: merge it into that model (merge_and_unload) and convert the result"
+    if any(folder.glob("*.gguf")):
+        return ". It holds a GGUF file, made for llama.cpp: convert the safetensors model that it was made from"
+    return ""
+
+
 def to_hugging_face(config: QwenConfig) -> dict[str, Any]:
     """The `config.json` that transformers and `from_hugging_face` read back."""
     return {name: getattr(config, field) for name, field in FIELDS.items()} | {
@@ -79,7 +93,7 @@ def to_hugging_face(config: QwenConfig) -> dict[str, Any]:
 def _end_tokens(values: Mapping[str, Any]) -> list[Any]:
     """`eos_token_id`, which may be one token, a list of them, or missing."""
     found = values.get("eos_token_id")
-    return found if isinstance(found, list) else [] if found is None else [found]
+    return [token for token in (found if isinstance(found, list) else [found]) if token is not None]
 
 
 def _rope_theta(values: Mapping[str, Any]) -> float:

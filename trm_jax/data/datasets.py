@@ -1,26 +1,25 @@
 """Rows with a question and a worked solution: from the hub, files or the demo; one set or a mixture of several."""
 
 import itertools
+import logging
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from trm_jax.config import DataConfig
+from trm_jax.data.answers import reference_answer
+from trm_jax.data.columns import Columns, Row, to_row
 from trm_jax.data.hub import HubError, require_hub
-from trm_jax.errors import UserError
-from trm_jax.files import read_lines
-
-Row = dict[str, str]  # `question`, and `answer`: the worked solution
+from trm_jax.data.readers import DataError, NumberedRow, is_rows, read_rows
 
 HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hub id, configuration
 SHORT_NAMES = ("gsm8k", "demo")  # sets with a train and a test split that need no column names
-COLUMNS = (("question", "answer"), ("problem", "solution"))  # GSM8K; MATH and NuminaMath
+OWN_COLUMNS = re.compile(r"(?P<source>.+):question=(?P<question>[^,=]+),answer=(?P<answer>[^,=]+)")
 
-
-class DataError(UserError):
-    """A data set that cannot be trained or evaluated on; the message says where and what to do."""
+_log = logging.getLogger(__name__)
 
 
 def training_rows(config: DataConfig, seed: int) -> list[Row]:
@@ -53,7 +52,36 @@ def evaluation_rows(config: DataConfig, source: str | None, limit: int) -> list[
     found = source or own_test_set(config.sources)
     if found is None or limit == 0:
         return []
-    return load_rows(found, "test", config.columns if source else None)[:limit]
+    return question_rows(found, "test", config.columns if source else None, limit)
+
+
+def question_rows(
+    source: str,
+    split: str,
+    columns: Columns | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+) -> list[Row]:
+    """The first `limit` rows of a set, each of which states an answer that can be graded; see `load_rows`.
+
+    Raises DataError, naming the first row that does not; with `skip_unreadable` such rows are left out, and that is logged.
+
+    Example: `question_rows("gsm8k", "test", limit=256)`.
+    """
+    rows = load_rows(source, split, columns)[:limit]
+    readable = [row for row in rows if reference_answer(row["answer"]) is not None]
+    if len(readable) == len(rows):
+        return rows
+    first = next(number for number, row in enumerate(rows, 1) if reference_answer(row["answer"]) is None)
+    said = f"{source}, row {first}: the solution states no answer, ending in {rows[first - 1]['answer'][-40:]!r}"
+    missing = f"{len(rows) - len(readable):,} of {len(rows):,} rows"
+    if not readable or not skip_unreadable:
+        raise DataError(
+            f"{said}. It is needed alone, in a box or behind ####; so it is in {missing} (eval_gsm8k.py can leave them out, "
+            "--skip-unreadable)"
+        )
+    _log.warning("%s; %s like it are left out", said, missing)
+    return readable
 
 
 def stream_rows(config: DataConfig) -> Iterator[Row]:
@@ -78,14 +106,16 @@ def interleave(streams: Sequence[Iterator[Row]], weights: Sequence[float] = ()) 
         yield next(streams[behind])
 
 
-def load_rows(source: str, split: str, columns: tuple[str, str] | None = None) -> list[Row]:
+def load_rows(source: str, split: str, columns: Columns | None = None) -> list[Row]:
     """The rows of one set.
 
     Args:
         source: `gsm8k`, `demo` (made on the spot), the hub id of a set (through `datasets`; `id:configuration` where it has
-            several), or the path of a `.jsonl` file.
-        split: `train` or `test`; a file has no splits.
-        columns: names of the columns of question and solution; None looks for those in COLUMNS.
+            several), or a path: a .jsonl, .json, .csv or .parquet file, also gzipped, or a folder of these. Behind each may
+            stand the columns, `PATH:question=query,answer=response`.
+        split: `train` or `test`; a path has no splits.
+        columns: names of the columns of question and solution, where they do not stand behind the source; None recognises
+            those of public data sets.
 
     Raises DataError for a source that is none of these, or for an unusable row.
 
@@ -97,24 +127,28 @@ def load_rows(source: str, split: str, columns: tuple[str, str] | None = None) -
     return rows
 
 
-def iterate_rows(
-    source: str, split: str, columns: tuple[str, str] | None = None, streaming: bool = False
-) -> Iterator[Row]:
+def iterate_rows(source: str, split: str, columns: Columns | None = None, streaming: bool = False) -> Iterator[Row]:
     """Yields the rows of one set; see `load_rows`. With `streaming` the set is never in memory as a whole."""
+    if own := OWN_COLUMNS.fullmatch(source):
+        source, columns = own["source"], (own["question"], own["answer"])
     if source == "demo":
         from trm_jax.demo import problems
 
         return iter(problems.split(split))
+    return (to_row(values, columns, where) for where, values in _numbered_rows(source, split, streaming))
+
+
+def _numbered_rows(source: str, split: str, streaming: bool) -> Iterable[NumberedRow]:
     path = pathlib.Path(source)
-    if path.is_file():
-        return _text_columns(read_lines(path, DataError), columns, lambda index: f"{path}, line {index}")
-    if path.suffix in (".jsonl", ".json"):
+    if path.is_file() or path.is_dir():
+        return read_rows(path)
+    if is_rows(path):
         raise DataError(f"there is no file {source}")
     if source not in HUB_SETS and (source.count("/") != 1 or path.suffix):
-        raise DataError(f"no data set {source!r}: give 'gsm8k', 'demo', a hub id, or the path of a .jsonl file")
-    return _text_columns(
-        enumerate(_load_hub(source, split, streaming), 1), columns, lambda index: f"{source}, row {index}"
-    )
+        raise DataError(
+            f"no data set {source!r}: give 'gsm8k', 'demo', a hub id, or the path of a file or folder of rows"
+        )
+    return ((f"{source}, row {number}", row) for number, row in enumerate(_load_hub(source, split, streaming), 1))
 
 
 def _load_hub(source: str, split: str, streaming: bool) -> Iterable[Mapping[str, Any]]:
@@ -127,25 +161,3 @@ def _load_hub(source: str, split: str, streaming: bool) -> Iterable[Mapping[str,
         return datasets.load_dataset(name, configuration, split=split, streaming=streaming)
     except (OSError, ValueError) as error:
         raise HubError(f"{source!r} cannot be had from the hub; a local .jsonl file serves as well: {error}") from None
-
-
-def _text_columns(
-    rows: Iterable[tuple[int, Any]], columns: tuple[str, str] | None, where: Callable[[int], str]
-) -> Iterator[Row]:
-    """Yields each row with its columns renamed to `question` and `answer`. Raises DataError, naming an unusable row."""
-    for number, row in rows:
-        if columns is None:
-            columns = next((pair for pair in COLUMNS if set(pair) <= row.keys()), None)
-            if columns is None:
-                names = " or ".join("/".join(pair) for pair in COLUMNS)
-                raise DataError(
-                    f"{where(number)}: columns {sorted(row)}, none of {names}: name them with --question-column and "
-                    "--answer-column"
-                )
-        texts = [row.get(name) for name in columns]
-        if not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{where(number)}: {columns[0]!r} and {columns[1]!r} must both be texts")
-        question, answer = (text.strip() for text in texts)
-        if not question or not answer:
-            raise DataError(f"{where(number)}: {columns[0 if answer else 1]!r} is empty")
-        yield {"question": question, "answer": answer}

@@ -2,26 +2,43 @@
 
 import dataclasses
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trm_jax.data.datasets import DataError, Row
-from trm_jax.data.tokenizer import end_token
+from trm_jax.data.answers import find_answer, reference_answer
+from trm_jax.data.columns import Row
+from trm_jax.data.readers import DataError
+from trm_jax.data.tokenizer import end_token, special_tokens, takes_system
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+SAID_AGAIN = re.compile(r"\n\s*The answer is:[^\n]*\s*$")  # MetaMath's last line
 STREAM_CHUNK = 512  # rows of a stream that are tokenised together
+
+_log = logging.getLogger(__name__)
 
 
 def boxed_solution(answer: str, keep_annotations: bool = False) -> str:
-    """GSM8K's solution in Qwen's style: `#### 42` becomes `\\boxed{42}`, `<<48/2=24>>` is removed unless kept.
+    """A worked solution in Qwen's style: the final answer in a box, once, and no `<<48/2=24>>` unless it is kept.
+
+    GSM8K's `#### 42` becomes `\\boxed{42}`, wherever it stands. MetaMath's last line, `The answer is: 42`, goes if the
+    answer is stated already. A solution that is a bare number becomes the box. A heading behind `####` is no answer.
 
     Example: `boxed_solution("1+1 = <<1+1=2>>2\\n#### 2")`.
     """
     if not keep_annotations:
         answer = re.sub(r"<<[^<>]*>>", "", answer)
-    return re.sub(r"####\s*(.+?)\s*$", lambda match: f"\\boxed{{{match[1]}}}", answer.strip())
+    answer = answer.strip()
+    found = find_answer(SAID_AGAIN.sub("", answer))
+    if found is not None and found.form != "number":
+        answer = SAID_AGAIN.sub("", answer).rstrip()
+    if found is not None and found.form == "marked":
+        start, _, rest = answer.rpartition(found.text)
+        start = re.sub(r"####\s*$", "", start)
+        return f"{start}\\boxed{{{found.text}}}{rest}".strip()
+    return f"\\boxed{{{answer}}}" if reference_answer(answer) == answer else answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +54,21 @@ class Example:
 
 
 def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
-    """The token ids of each question as a ChatML prompt that ends where the assistant begins.
+    """The token ids of each question as a prompt in the tokenizer's chat format, which ends where the assistant begins.
+
+    Where the format has no system message, the instruction stands before the question.
 
     Example: `encode_prompts(tokenizer, ["What is 2 + 2?"])[0]`.
     """
-    conversations = [
-        [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}] for question in questions
-    ]
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in conversations]
+    instruct, special = takes_system(tokenizer), special_tokens(tokenizer)
+    chats = []
+    for question in questions:
+        question = special.sub("", question)
+        if instruct:
+            chats.append([{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}])
+        else:
+            chats.append([{"role": "user", "content": f"{SYSTEM_PROMPT}\n\n{question}"}])
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     return _token_ids(tokenizer, texts)
 
 
@@ -53,10 +77,16 @@ def _token_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def encode_rows(rows: Sequence[Row], tokenizer, keep_annotations: bool = False) -> list[Example]:
-    """Every row as an Example. Raises TokenizerError if the tokenizer has no end token."""
-    end = end_token(tokenizer)
+    """Every row as an Example. Raises TokenizerError if the tokenizer has no end token.
+
+    Special tokens that stand in a row's texts, as an end token that was left in them, are taken out, and that is logged:
+    they would end an answer before its end.
+    """
+    end, special = end_token(tokenizer), special_tokens(tokenizer)
+    if count := sum(special.search(row["question"] + " " + row["answer"]) is not None for row in rows):
+        _log.warning("special tokens stand in the texts of %d of %d rows; they are taken out", count, len(rows))
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
-    solutions = [boxed_solution(row["answer"], keep_annotations) for row in rows]
+    solutions = [boxed_solution(special.sub("", row["answer"]), keep_annotations) for row in rows]
     return [
         Example(np.array([*prompt, *solution, end], np.int32), len(prompt))
         for prompt, solution in zip(prompts, _token_ids(tokenizer, solutions), strict=True)

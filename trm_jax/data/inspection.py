@@ -1,32 +1,40 @@
 """Shows what a run would train on, and refuses data from which nothing useful would be learned."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.datasets import DataError, Row
+from trm_jax.data.columns import Row
 from trm_jax.data.examples import Example, boxed_solution
 from trm_jax.data.loader import NO_LABEL, Batch, Bucket
-from trm_jax.data.tokenizer import END_TOKEN, end_token
+from trm_jax.data.readers import DataError
+from trm_jax.data.tokenizer import end_token
+
+_log = logging.getLogger(__name__)
 
 BAR = 40  # characters of the longest bar
 
 
 def check_trainable(rows: Sequence[Row], batch: Batch, tokenizer) -> None:
-    """Raises DataError if no row has a final answer, or if the labels of a batch of them are empty or lack the end token."""
-    if not any(reference_answer(boxed_solution(row["answer"])) for row in rows):
-        raise DataError(
-            f"none of {len(rows)} answers has a number after ####, in a box, or anywhere: nothing could be graded; "
-            "is the answer in another column (--answer-column)?"
+    """Raises DataError if the labels of a batch of the rows are empty or lack the end token.
+
+    Rows without a final answer can be learned from; how many they are is logged.
+    """
+    count = sum(reference_answer(boxed_solution(row["answer"])) is None for row in rows)
+    if count:
+        _log.warning(
+            "%d of %d solutions state no final answer in a box: the model will not learn it there", count, len(rows)
         )
     labels = batch.labels.reshape(-1, batch.labels.shape[-1])
     learned = [row[row != NO_LABEL] for row in labels if (row != NO_LABEL).any()]
     if not learned:
         raise DataError("every label is masked: no token of these rows would be learned")
-    if any(row[-1] != end_token(tokenizer) for row in learned):
-        raise DataError(f"the answers do not end in {END_TOKEN}: the model would never learn to stop")
+    end = end_token(tokenizer)
+    if any(row[-1] != end for row in learned):
+        raise DataError(f"the answers do not end in {tokenizer.decode([end])}: the model would never learn to stop")
 
 
 def show_rows(batch: Batch, tokenizer, count: int = 3) -> str:

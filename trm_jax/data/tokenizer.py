@@ -2,10 +2,9 @@
 
 import os
 import pathlib
+import re
 
 from trm_jax.errors import UserError
-
-END_TOKEN = "<|im_end|>"  # ChatML's
 
 
 class TokenizerError(UserError):
@@ -29,28 +28,53 @@ def read_tokenizer(folder: str | os.PathLike):
 
 
 def check_tokenizer(tokenizer, vocab_size: int, where: pathlib.Path) -> None:
-    """Raises TokenizerError unless the tokenizer writes ChatML in tokens of a vocabulary of `vocab_size`.
+    """Raises TokenizerError unless the tokenizer's chat template works, ends a message, and fits `vocab_size` tokens.
 
     Example: `check_tokenizer(tokenizer, config.vocab_size, folder)`.
     """
-    end_token(tokenizer)
     if len(tokenizer) > vocab_size:
         raise TokenizerError(
             f"the tokenizer in {where} has {len(tokenizer):,} tokens, the model {vocab_size:,}: it belongs to another model"
         )
     try:
-        text = tokenizer.apply_chat_template(
+        tokenizer.apply_chat_template(
             [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True
         )
+        end_token(tokenizer)
+    except TokenizerError as error:
+        raise TokenizerError(f"{where}: {error}") from None
     except Exception as error:  # of any type: a template is a program
         raise TokenizerError(f"the tokenizer in {where} has no chat template that works: {error}") from None
-    if END_TOKEN not in text:
-        raise TokenizerError(f"the chat template in {where} does not end a message with {END_TOKEN}: it is no ChatML")
 
 
 def end_token(tokenizer) -> int:
-    """The id of ChatML's end token. Raises TokenizerError."""
-    token = tokenizer.convert_tokens_to_ids(END_TOKEN)
-    if token is None or token == tokenizer.unk_token_id:
-        raise TokenizerError(f"the tokenizer has no {END_TOKEN}: it does not belong to a Qwen2 chat model")
-    return token
+    """The id of the token that the chat template writes behind an assistant's message: what a model learns to end with.
+
+    Where the template writes none, it is the tokenizer's own end token. Raises TokenizerError if there is neither.
+
+    Example: `tokenizer.decode([end_token(tokenizer)])` is `"<|im_end|>"` for Qwen2.5.
+    """
+    message = "The answer is 7."
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": message}]
+    behind = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(message)[2]
+    if mark := special_tokens(tokenizer).search(behind):
+        return tokenizer.convert_tokens_to_ids(mark[0])
+    if tokenizer.eos_token_id is None:
+        raise TokenizerError("the chat template writes no special token behind an answer, and there is no end token")
+    return tokenizer.eos_token_id
+
+
+def special_tokens(tokenizer) -> re.Pattern:
+    """Finds the tokens of a text that are marks of the chat format and no words."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    longest_first = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def takes_system(tokenizer) -> bool:
+    """Whether the chat template writes a system message; some refuse it, some leave it out."""
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    try:
+        return "Be brief." in tokenizer.apply_chat_template(chat, tokenize=False)
+    except Exception:  # a template refuses in its own words
+        return False

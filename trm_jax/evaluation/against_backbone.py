@@ -35,7 +35,8 @@ def compare_with_backbone(
     for head, label in (("trm", "backbone + TRM"), ("backbone", "backbone alone")):
         config = decode_config(model, head=head)
         generate = functools.partial(generate_each, model, config=config, max_new_tokens=max_new_tokens)
-        answers[head] = evaluate(rows, tokenizer, generate, label=label)
+        longest = model.backbone.config.max_length - max_new_tokens
+        answers[head] = evaluate(rows, tokenizer, generate, label=label, longest_prompt=longest)
     summaries = {head: summarize(answers[head]) for head in ("backbone", "trm")}
     right = [[answer.correct for answer in answers[head]] for head in ("trm", "backbone")]
     difference, (gained, lost) = paired_difference(*right), flips(*right)

@@ -3,11 +3,12 @@
 import collections
 import contextlib
 import json
+import logging
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -19,6 +20,8 @@ from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answe
 from trm_jax.evaluation.statistics import accuracy
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import QwenTRM
+
+_log = logging.getLogger(__name__)
 
 # Takes prompts and yields completions as they end: `generate_each` with its settings.
 Generate = Callable[[list[list[int]]], Iterator[Completion]]
@@ -32,6 +35,8 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     samples: int = 1,
     label: str | None = None,
+    longest_prompt: int | None = None,
+    too_long: Literal["wrong", "left_out"] = "wrong",
 ) -> list[GradedAnswer]:
     """Answers and grades every question.
 
@@ -42,6 +47,8 @@ def evaluate(
             summary is written beside it.
         settings: of this evaluation, for the summary; a file with other settings is refused.
         label: of the progress bar; without a label there is no bar.
+        longest_prompt: tokens of the longest question that is asked, instruction and chat format included; longer ones are
+            named in the log, and are wrong or left out, as `too_long` says.
 
     Returns the answers in the order of `rows`. Raises EvaluationError if the file is of another evaluation, BusyError if
     another process writes it.
@@ -54,8 +61,17 @@ def evaluate(
     with locked(lock_beside(output), output) if output else contextlib.nullcontext():
         done = read_answers_to(output, rows) if output else {}
         todo = [index for index in range(len(rows)) if index not in done]
-        prompts = encode_prompts(tokenizer, [rows[index]["question"] for index in todo])
-        finished = by_question(generate(prompts), samples)
+        prompts = dict(zip(todo, encode_prompts(tokenizer, [rows[index]["question"] for index in todo]), strict=True))
+        over = [index for index in todo if longest_prompt is not None and len(prompts[index]) > longest_prompt]
+        if over:
+            _say_too_long(over, prompts, longest_prompt, too_long)
+        if too_long == "wrong":
+            for index in over:
+                done[index] = GradedAnswer.not_asked(index, rows[index])
+                if output:
+                    _append(output, done[index], settings)
+        todo = [index for index in todo if index not in over]
+        finished = by_question(generate([prompts[index] for index in todo]), samples)
         ended = time.perf_counter()
         for number, completions in tqdm(finished, label, len(todo), unit="question", disable=label is None):
             index, before, ended = todo[number], ended, time.perf_counter()
@@ -63,10 +79,20 @@ def evaluate(
             done[index] = GradedAnswer.grade(index, rows[index], texts, completions, ended - before)
             if output:
                 _append(output, done[index], settings)
-    answers = [done[index] for index in range(len(rows))]
+    answers = [done[index] for index in range(len(rows)) if index in done]
+    if not answers:
+        raise EvaluationError(
+            f"none of {len(rows)} questions fits into {longest_prompt:,} tokens: lower --max-new-tokens"
+        )
     if output:
-        write_whole(output.with_suffix(".json"), json.dumps(settings | summarize(answers), indent=2) + "\n")
+        write_whole(output.with_suffix(".json"), json.dumps(settings | summarize(answers, len(rows)), indent=2) + "\n")
     return answers
+
+
+def _say_too_long(over: Sequence[int], prompts: Mapping[int, list[int]], longest: int, too_long: str) -> None:
+    named = listing(f"question {index + 1} of {len(prompts[index]):,} tokens" for index in over)
+    verb = "are wrong" if too_long == "wrong" else "are left out"
+    _log.warning("%s: more than the %s that there is room for beside the answer; they %s", named, f"{longest:,}", verb)
 
 
 def _append(output: pathlib.Path, answer: GradedAnswer, settings: dict[str, Any]) -> None:
@@ -146,8 +172,10 @@ def settings_of(
     return settings | {"fingerprint": saved.fingerprint(model)}
 
 
-def summarize(answers: Sequence[GradedAnswer]) -> dict[str, Any]:
+def summarize(answers: Sequence[GradedAnswer], asked: int | None = None) -> dict[str, Any]:
     """Accuracy with its 95 % interval, how answers were stated, and speed (compilation included).
+
+    `asked` is the number of questions, if some of them may have been left out.
 
     Example: `summarize(answers)["accuracy"]`.
     """
@@ -163,9 +191,13 @@ def summarize(answers: Sequence[GradedAnswer]) -> dict[str, Any]:
         "strict": sum(answer.strict for answer in answers),
         "forms": dict(forms.most_common()),
         "seconds_per_sample": seconds / len(answers),
-        "tokens_per_second": tokens / seconds,
-        "steps_per_token": sum(answer.steps * answer.tokens for answer in answers) / tokens,
+        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "steps_per_token": sum(answer.steps * answer.tokens for answer in answers) / max(tokens, 1),
     }
+    if too_long := sum(answer.tokens == 0 for answer in answers):
+        summary["too_long"] = too_long  # and so wrong
+    if left_out := (asked or len(answers)) - len(answers):
+        summary["left_out"] = left_out  # as too long
     if any(answer.samples for answer in answers):
         every = [sample.correct for answer in answers for sample in answer.every_sample]
         summary["sample_accuracy"] = sum(every) / len(every)
@@ -182,6 +214,10 @@ def show_summary(summary: dict[str, Any], samples: int = 1, early_exit: float | 
         f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
         "compilation included",
     ]
+    if "too_long" in summary:
+        lines.append(f"too long   {summary['too_long']} questions, which were not asked and count as wrong")
+    if "left_out" in summary:
+        lines.append(f"left out   {summary['left_out']} questions, as too long; they are in no figure above")
     if samples > 1:
         lines.append(f"one sample {100 * summary['sample_accuracy']:.1f} % on average; the accuracy is of the majority")
     if early_exit is not None:

@@ -79,6 +79,15 @@ class GradedAnswer(GradedText):
             samples=samples if len(samples) > 1 else None,
         )
 
+    @classmethod
+    def not_asked(cls, index: int, row: Row) -> Self:
+        """The wrong answer to a question that is too long to be asked."""
+        nothing = GradedText.of("", None)
+        expected = reference_answer(row["answer"])
+        return cls(
+            **vars(nothing), index=index, question=row["question"], expected=expected, tokens=0, steps=0.0, seconds=0.0
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The object of one line of a file; OPTIONAL fields that are None are left out."""
         values = dataclasses.asdict(self)
