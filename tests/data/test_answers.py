@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from trm_jax.data.answers import find_answer, majority, parse_number, reference_answer, same_answer
+from trm_jax.data.answers import find_answer, majority, reference_answer, same_answer
+from trm_jax.data.plain_numbers import parse_number
 
 
 @pytest.mark.parametrize(
