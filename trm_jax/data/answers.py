@@ -107,7 +107,7 @@ def _marked(solution: str) -> str | None:
 def _stated(solution: str) -> str | None:
     """The answer behind the last "the answer is", if it is a number or a formula and the rest is a new sentence."""
     for stated in reversed(list(STATED.finditer(solution))):
-        text = re.split(r"(?<=[\w)\]}$*])(?:\. |\.?$| \((?=[a-z]))", stated[1])[0].strip("* ")
+        text = re.split(r"(?<=[\w)\]}$*])(?:\. |[.。]?$| \((?=[a-z]))", stated[1])[0].strip("* ")
         if parse_number(text) is not None or is_mathematics(text):
             return text
     return None
@@ -134,7 +134,7 @@ def _half_of_day(answer: str) -> str | None:
 def _words_of(answer: str) -> str:
     """An answer as it is compared with another that is no number: without dress, spaces that do not matter, and case."""
     text = re.sub(r"_\{(\w+)\}", r"_\1", undressed(answer).casefold())
-    text = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", text)
+    text = re.sub(r" ?(?<![a-z])([ap])\.?\s?m\b\.?", r"\1m", text)
     if choice := CHOICE.fullmatch(text):
         return choice[1].casefold()
     return re.sub(r"(?<!\w) | (?!\w)", "", text)

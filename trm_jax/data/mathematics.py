@@ -17,6 +17,7 @@ LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
 SPELLINGS = [
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
+    (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
     (r"\\(?:left|right|displaystyle|q?quad)(?![A-Za-z])|\\[,;:! ()\[\]]|[~$]", " "),
     (r"\\(?:le|leqslant)(?![A-Za-z])", r"\\leq"),
     (r"\\(?:ge|geqslant)(?![A-Za-z])", r"\\geq"),
@@ -31,6 +32,7 @@ SPELLINGS = [
     (r"≥", r"\\geq "),
     (r"(?<=\d)e([+-]?\d{1,2})(?!\d)", r"\\cdot 10^{\1}"),  # 1.5e6
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
+    (r"\^(\d{2})(?!\d)", r"^{\1}"),
     (r"(?<=[\d)])\s*\(", r"\\cdot ("),  # a number before a bracket would be added to it
     (r"\s+", " "),
     (r"^ | ?[.,]? ?$", ""),
@@ -45,9 +47,13 @@ FORMULA = re.compile(
 )
 # What math-verify would read in another way than it is meant, or would not finish.
 REFUSED = re.compile(
-    r"[-+*/^=] ?[-+*/=] ?[-+*/=]|[-+] ?[-+]|\*\*|\d \.?\d|\d\.\d*\.|\.\.|\^ ?[^ {\dA-Za-z]|\^ ?\{[^{}]*[^-+/\dA-Za-z{}][^{}]*\}"
-    r"|\^ ?(?:\{[^{}]*\}|[^{]) ?[\^!]|(?<!\d)!|\d{3,}!|!!|! ?\^|\\infty ?\^|\d, ?\d{3}(?!\d)|[-+*/^=<>(\[{] ?$|^[*/=^]"
+    r"[-+*/^=] ?[-+*/=] ?[-+*/=]|[-+] ?[-+]|\*\*"  # operations without an operand
+    r"|\d \.?\d|\d\.\d*\.|\.\.|\d, ?\d{3}(?!\d)"  # 12 5 would be 17; 1, 234 may be a number or two
+    r"|\^ ?(?!(?:[\dA-Za-z](?!\d)|\{[-+/\dA-Za-z]{1,8}\})(?! ?[\^!]))"  # exponents that are more than a small sum
+    r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{[\da-z]{1,2}\} ?\{[\da-z]{1,2}\})"
+    r"|[-+*/^=<>(\[{] ?$|^[*/=^]"  # a part of a formula
 )
+NAMES = [r"[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?(?=[^=]*$)", r"[A-Za-z] ?\\in ?"]  # what is before an answer only names it
 
 
 def is_mathematics(text: str) -> bool:
@@ -60,9 +66,9 @@ def same_mathematics(found: str, expected: str) -> bool:
     one, other = _formula(found), _formula(expected)
     if one is None or other is None:
         return False
-    if ("=" in one) != ("=" in other):  # x = … before one of them is a name
-        one, other = (re.sub(r"^[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?", "", formula) for formula in (one, other))
-        one, other = (re.sub(r"^[A-Za-z] ?\\in ?", "", formula) for formula in (one, other))
+    for name in NAMES:
+        if (re.match(name, one) is None) != (re.match(name, other) is None):  # both keep theirs: x = 1 is not y = 1
+            one, other = re.sub(name, "", one), re.sub(name, "", other)
     return _shape(one) == _shape(other) and _verified(one, other)
 
 

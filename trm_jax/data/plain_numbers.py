@@ -170,7 +170,8 @@ def _is_joined(left: str, right: str) -> bool:
     """Whether two neighbours in running text belong to one expression."""
     if "=" in (left, right):
         return False
-    if _is_operation(left[-1]) or _is_operation(right[0]) or left.startswith("\\") or ":" in (left, right):
+    is_signed = re.match(r"-[0-9.]", right)  # a minus glued to a number behind a space is its sign
+    if _is_operation(left[-1]) or (_is_operation(right[0]) and not is_signed) or left.startswith("\\") or ":" in (left, right):
         return True
     if left[-1] in ".,:;?!)" or right[0] in "('\"":
         return False
