@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from trm_jax.data.answers import find_answer, majority, parse_number, reference_answer, same_answer
+from trm_jax.data.answers import find_answer, majority, reference_answer, same_answer
+from trm_jax.data.plain_numbers import parse_number
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ NUMBERS = {
 }
 # What reads like a number at first sight.
 NO_NUMBERS = (
-    "many|3 and 4|3 or 4|12 5|(3,4)|3:30|1-2|1.2.3|1/0|5/|--5|1,23|0,500|1234,567|12,345,67|1e5|10^3|5x|5y|a5|5a|"
+    "many|3 and 4|3 or 4|12 5|(3,4)|3:30|1-2|1.2.3|1/0|5/|--5|1,23|0,500|1234,567|12,345,67|10^3|5x|5y|a5|5a|"
     "x - 5|n-5|10-5|2*3|5 + x|2x+1|5\\pi|5\\sqrt{2}|half of 10|twice 5|minus 5|5 plus 3|\\infty|"
     + "9"
     * 5000
@@ -250,7 +251,7 @@ def test_another_number_is_never_the_same(one, other):
         assert same_answer(text, str(other)) is (one == other)
 
 
-@given(st.integers(1, 10**6), st.sampled_from(["", "$", "x = ", "it is "]))
+@given(st.integers(3, 10**6), st.sampled_from(["", "$", "x = ", "it is "]))  # 1² is 1, and 2! is 2
 def test_what_changes_a_number_makes_another_of_it(number, dress):
     """None of it is passed over, be it the whole answer or the last number of a text."""
     for text in (

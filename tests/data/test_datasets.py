@@ -135,7 +135,8 @@ GSM8K = pathlib.Path(__file__).parents[3] / "shared" / "gsm8k"
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="the real GSM8K files are not beside the checkout")
 def test_real_rows_parse():
-    from trm_jax.data.answers import parse_number, reference_answer
+    from trm_jax.data.answers import reference_answer
+    from trm_jax.data.plain_numbers import parse_number
 
     for name, count in (("train", 7473), ("test", 1319)):
         rows = sources.load_rows(str(GSM8K / f"{name}.jsonl"), name)

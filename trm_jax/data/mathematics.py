@@ -1,0 +1,131 @@
+"""Asks math-verify whether two formulas are the same: roots, powers, sets, tuples, intervals, expressions.
+
+The library reads whatever it is given as some formula (`3(4)` as 7, `12 apples and 3 pears` as 12) and may compute for
+hours (`9^9^9^9`). So it sees only texts that consist of listed signs, are short and have small exponents, and two of them
+only if they have the same brackets, commas and relations.
+"""
+
+import functools
+import logging
+import re
+
+LONGEST = 120  # characters
+DEEPEST = 5  # brackets within each other
+LARGEST_EXPONENT = 99
+LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
+
+SPELLINGS = [
+    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+    (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
+    (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
+    (r"\\(?:left|right|displaystyle|q?quad)(?![A-Za-z])|\\[,;:! ()\[\]]|[~$]", " "),
+    (r"\\(?:le|leqslant)(?![A-Za-z])", r"\\leq"),
+    (r"\\(?:ge|geqslant)(?![A-Za-z])", r"\\geq"),
+    (r"\\neq(?![A-Za-z])|≠", r"\\ne"),
+    (r"−|–", "-"),
+    (r"×", r"\\times "),
+    (r"π", r"\\pi "),
+    (r"√(\d+)", r"\\sqrt{\1}"),
+    (r"∪", r"\\cup "),
+    (r"∞", r"\\infty "),
+    (r"≤", r"\\leq "),
+    (r"≥", r"\\geq "),
+    (r"(?<=\d)e([+-]?\d{1,2})(?!\d)", r"\\cdot 10^{\1}"),  # 1.5e6
+    (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
+    (r"\^(\d{2})(?!\d)", r"^{\1}"),
+    (r"(?<=[\d)])\s*\(", r"\\cdot ("),  # a number before a bracket would be added to it
+    (r"\s+", " "),
+    (r"^ | ?[.,]? ?$", ""),
+]
+COMMAND = (
+    r"\\(?:frac|sqrt|pi|theta|alpha|beta|cdot|times|div|cup|cap|infty|emptyset|leq|geq|ne|pm|in|log|ln|sin|cos|tan|binom)"
+    r"(?![A-Za-z])"
+)
+FORMULA = re.compile(
+    rf"(?:{COMMAND}|\\[{{}}]|\d{{1,15}}(?!\d)|[xyz]{{2,3}}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
+    r"|[-+*/^=<>!()\[\]{}|.,; ])+"
+)
+# What math-verify would read in another way than it is meant, or would not finish.
+REFUSED = re.compile(
+    r"[-+*/^=] ?[-+*/=] ?[-+*/=]|[-+] ?[-+]|\*\*"  # operations without an operand
+    r"|\d \.?\d|\d\.\d*\.|\.\.|\d, ?\d{3}(?!\d)"  # 12 5 would be 17; 1, 234 may be a number or two
+    r"|\^ ?(?!(?:[\dA-Za-z](?!\d)|\{[-+/\dA-Za-z]{1,8}\})(?! ?[\^!]))"  # exponents that are more than a small sum
+    r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{[\da-z]{1,2}\} ?\{[\da-z]{1,2}\})"
+    r"|[-+*/^=<>(\[{] ?$|^[*/=^]"  # a part of a formula
+)
+NAMES = [r"[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?(?=[^=]*$)", r"[A-Za-z] ?\\in ?"]  # what is before an answer only names it
+
+
+def is_mathematics(text: str) -> bool:
+    """Whether math-verify may be asked about the text: it is a formula, and of a size that is computed in no time."""
+    return _formula(text) is not None
+
+
+def same_mathematics(found: str, expected: str) -> bool:
+    """Whether both texts are formulas of the same form and value; False if math-verify cannot tell."""
+    one, other = _formula(found), _formula(expected)
+    if one is None or other is None:
+        return False
+    for name in NAMES:
+        if (re.match(name, one) is None) != (re.match(name, other) is None):  # both keep theirs: x = 1 is not y = 1
+            one, other = re.sub(name, "", one), re.sub(name, "", other)
+    return _shape(one) == _shape(other) and _verified(one, other)
+
+
+def _formula(text: str) -> str | None:
+    if len(text) > LONGEST:
+        return None
+    for pattern, replacement in SPELLINGS:
+        text = re.sub(pattern, replacement, text)
+    if not FORMULA.fullmatch(text) or REFUSED.search(text) or not re.search(r"[\dA-Za-z]", text):
+        return None
+    return text if _is_small(text) else None
+
+
+def _is_small(formula: str) -> bool:
+    depth = deepest = 0
+    for sign in formula:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    product = 1
+    for behind, exponent in re.findall(r"([)\]}]?) ?\^ ?(\{[^{}]*\}|.)", formula):
+        size = max(map(int, re.findall(r"\d+", exponent)), default=1)
+        product *= max(size, 1) if behind else 1
+        if size > LARGEST_EXPONENT:
+            return False
+    return depth == 0 and deepest <= DEEPEST and product <= LARGEST_EXPONENT_OF_A_SUM
+
+
+def _shape(formula: str) -> tuple:
+    """The commas with the brackets around them, the relations and the signs that mean two values, in order."""
+    opened, enclosing = [], []
+    for sign in re.findall(r"\\[{}]|[()\[\]{},;]", formula):
+        if sign in ("(", "[", "{", "\\{"):
+            opened.append([sign, 0])
+        elif sign in (",", ";"):
+            (opened or [["", 0]])[-1][1] += 1
+            enclosing += [] if opened else [("", sign)]
+        elif opened and (inner := opened.pop())[1]:
+            enclosing.append((inner[0], inner[1], sign))
+    # Unions may be written in any order.
+    return sorted(map(str, enclosing)), sorted(re.findall(r"[=<>]|\\(?:leq|geq|ne|pm|cup|cap|in)(?![a-z])", formula))
+
+
+@functools.lru_cache(maxsize=4096)
+def _verified(found: str, expected: str) -> bool:
+    """math-verify's judgement. Its limits of time are signals, which only a main thread gets, so they are off."""
+    import math_verify  # takes half a second to import
+
+    for name in ("math_verify", "latex2sympy2_extended"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it says at each call that there is no limit of time
+    config = [math_verify.LatexExtractionConfig()]
+    try:
+        one, other = (
+            math_verify.parse(f"${formula}$", config, fallback_mode="no_fallback", parsing_timeout=None)
+            for formula in (found, expected)
+        )
+        if not one or not other or re.search("zoo|nan", f"{one[0]} {other[0]}"):
+            return False
+        return math_verify.verify(other, one, float_rounding=12, numeric_precision=30, timeout_seconds=None)
+    except Exception:  # whatever SymPy stumbles over is not the same
+        return False
