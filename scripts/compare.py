@@ -18,7 +18,7 @@ class Options(cli.CommonOptions):
     show: int = 3
     """Print so many of the questions that flipped, each way."""
     math_verify: bool = False
-    """List the answers that the library math-verify grades otherwise (pip install -e '.[verify]')."""
+    """List the answers that the library math-verify alone grades otherwise."""
 
 
 def main(options: Options) -> None:

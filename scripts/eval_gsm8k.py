@@ -13,7 +13,7 @@ class Options(cli.AnswerOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
     data: str | None = None
-    """Questions: gsm8k (the hub's test split), demo, a hub id, a file or folder of rows (default: as trained, else gsm8k)."""
+    """Questions: gsm8k (the hub's test split), demo, a hub id, a file or folder of rows (default: as trained or gsm8k)."""
     output: pathlib.Path | None = None
     """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/evaluation, named by the settings)."""
     supervision_steps: int | None = None

@@ -113,9 +113,9 @@ def test_a_chat_without_an_answer_is_named(chat):
 
 def test_an_answer_in_a_column_of_its_own_is_added_where_the_solution_states_none():
     """As in NuminaMath; a proof has none."""
-    values = {"problem": "p", "solution": "3 + 4", "answer": "7"}
-    assert to_row(values, None, "here")["answer"] == "3 + 4\n#### 7"
-    assert to_row(values | {"answer": "proof"}, None, "here")["answer"] == "3 + 4"
+    values = {"problem": "p", "solution": "Ann has all of them.", "answer": "7"}
+    assert to_row(values, None, "here")["answer"] == "Ann has all of them.\n#### 7"
+    assert to_row(values | {"answer": "proof"}, None, "here")["answer"] == "Ann has all of them."
     assert to_row(values | {"solution": "\\boxed{8}"}, None, "here")["answer"] == "\\boxed{8}"
 
 

@@ -92,7 +92,6 @@ def test_nothing_in_common_is_refused(tmp_path):
 
 def test_math_verify_is_asked_about_every_answer(tmp_path):
     """One answer that it reads as we do, and one that was graded wrongly on purpose."""
-    pytest.importorskip("math_verify")
     good, bad = record("q", True, "so \\boxed{1}"), record("r", True, "so \\boxed{2}")
     evaluation = read_evaluation(write(tmp_path / "a.jsonl", [good, bad]))
     assert [one.question for one in cross_check(evaluation)] == ["r"]

@@ -15,7 +15,8 @@ from trm_jax.data.plain_numbers import last_number, parse_number, undressed
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 NEXT_QUESTION = re.compile(r"\n\s*(?:\*\*)?(?:Question|Problem|Q)(?:\*\*)?\s*\d*\s*:")  # a model may go on with one
 STATED = re.compile(
-    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案(?:是|为|：|:))(?:\*\*)?\s*(\S[^\n]*)", re.IGNORECASE
+    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案(?:是|为|：|:))(?:\*\*)?\s*(\S[^\n]*)",
+    re.IGNORECASE,
 )
 HEADING = re.compile(r"(?:step|part|case|section|question|problem|solution|note)s?\b|\d+[.):]\s+\D", re.IGNORECASE)
 CHOICE = re.compile(r"\(?([A-Ja-j])\)?")

@@ -60,7 +60,8 @@ BEFORE = rf"(?:{WORD}(?:[.,:;?!]* |:))*['\"“‘]*"
 # Greek letters are variables, and for other scripts than Latin and Chinese no number words are listed.
 LATIN = r"[A-Za-zÀ-ÖØ-öø-ɏ]"
 UNIT = rf"(?:{LATIN}{{2,}}(?:['’]{LATIN}+)?|[mglLshd]|a(?= )|[\u3400-\u9fff]+)(?:\^[23])?"
-GLUED = rf"(?:{LATIN}{{4,}}|[\u3400-\u9fff]+|(?:[gl]L?|L|[mck]m|[mk]g|m[lL]|ft|in|lbs?|oz|hrs?|min|sec|day|[mk]ph|am|pm)(?!\w))"
+GLUED = rf"(?:{LATIN}{{4,}}|[\u3400-\u9fff]+"  # behind a number without a space
+GLUED += r"|(?:[gl]L?|L|[mck]m|[mk]g|m[lL]|ft|in|lbs?|oz|hrs?|min|sec|day|[mk]ph|am|pm)(?!\w))"
 QUANTITY = re.compile(
     rf"(?P<before>{BEFORE})(?P<sign>- ?)?(?:(?P<whole>\d+) (?=[^/]*/))?(?P<top>{DIGITS})"
     rf"(?: ?/ ?(?P<bottom>{DIGITS})|e(?P<power>-?\d{{1,2}}))?"
@@ -171,7 +172,12 @@ def _is_joined(left: str, right: str) -> bool:
     if "=" in (left, right):
         return False
     is_signed = re.match(r"-[0-9.]", right)  # a minus glued to a number behind a space is its sign
-    if _is_operation(left[-1]) or (_is_operation(right[0]) and not is_signed) or left.startswith("\\") or ":" in (left, right):
+    if (
+        _is_operation(left[-1])
+        or (_is_operation(right[0]) and not is_signed)
+        or left.startswith("\\")
+        or ":" in (left, right)
+    ):
         return True
     if left[-1] in ".,:;?!)" or right[0] in "('\"":
         return False
