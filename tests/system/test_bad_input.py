@@ -250,7 +250,7 @@ CASES = [
         "answer that nobody can read",
         BACKBONE,
         ["row 3", "--skip-unreadable"],
-        rows('{"question": "a", "answer": "b"}'),
+        rows('{"question": "a", "answer": "It is so."}'),
     ),
     Case("cache beyond the memory", EVAL + "--batch-size 100000000 --samples 50000000 --temperature 1", "GiB are free"),
     Case(
