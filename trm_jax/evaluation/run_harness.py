@@ -33,6 +33,4 @@ def run_harness(model_arguments: dict[str, Any], tasks: list[str], data: str = "
         raise EvaluationError(f"lm-eval knows no task {', '.join(unknown)}; `lm_eval ls tasks` lists its own")
     model = TRMHarness(**model_arguments)
     # Without a seed for PyTorch lm-eval does not import it where it is installed; nothing here draws from it.
-    return lm_eval.simple_evaluate(
-        model=model, tasks=tasks, task_manager=manager, torch_random_seed=None, bootstrap_iters=0, **options
-    )
+    return lm_eval.simple_evaluate(model=model, tasks=tasks, task_manager=manager, torch_random_seed=None, **options)

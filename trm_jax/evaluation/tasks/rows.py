@@ -2,21 +2,13 @@
 
 import datasets
 
-from trm_jax.data import boxed_solution, load_rows, reference_answer
+from trm_jax.data import load_rows, reference_answer
 from trm_jax.evaluation import GradedText
 
 
 def load(data: str = "gsm8k", **_) -> dict[str, datasets.Dataset]:
-    """The questions that `data` names, as `load_rows` takes it, and the training rows, from which examples are drawn."""
-    found = {"test": datasets.Dataset.from_list(load_rows(data, "test"))}
-    if data in ("gsm8k", "demo"):
-        found["train"] = datasets.Dataset.from_list(load_rows(data, "train"))
-    return found
-
-
-def solution(row: dict[str, str]) -> str:
-    """A worked solution as the model has learned to write it."""
-    return boxed_solution(row["answer"])
+    """The questions that `data` names, as `load_rows` takes it."""
+    return {"test": datasets.Dataset.from_list(load_rows(data, "test"))}
 
 
 def graded(texts, rows) -> list[list[str]]:
