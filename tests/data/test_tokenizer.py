@@ -8,7 +8,7 @@ import pytest
 
 from trm_jax import demo
 from trm_jax.data.examples import SYSTEM_PROMPT, encode_prompts, encode_rows
-from trm_jax.data.tokenizer import TokenizerError, check_tokenizer, end_token, read_tokenizer
+from trm_jax.data.tokenizer import TokenizerError, check_tokenizer, end_token, read_tokenizer, render_chats
 
 VOCABULARY = 495  # of the demo
 
@@ -84,6 +84,17 @@ def test_a_format_without_a_system_message_has_the_instruction_in_the_question(f
         assert text.startswith("<|user|>")
         assert SYSTEM_PROMPT in text
         assert text.endswith("<|reply|>")
+
+
+def test_a_conversation_goes_on_behind_the_instruction(folder):
+    """Only the first question takes it up; a conversation without a system message stays as it is."""
+    tokenizer = other_format(folder, DEEPSEEK, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
+    turns = [("user", "One?"), ("assistant", "1"), ("user", "Two?")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    system = {"role": "system", "content": "Be brief."}
+    plain, instructed = render_chats(tokenizer, [chat, [system, *chat]], add_generation_prompt=True)
+    assert plain == "<|user|>One?<|reply|>1<|end_of_turn|><|user|>Two?<|reply|>"
+    assert instructed == plain.replace("One?", "Be brief.\n\nOne?")
 
 
 @pytest.mark.parametrize("mark", ["<|im_end|>", "<|endoftext|>", "<|im_start|>"])

@@ -5,5 +5,5 @@ from trm_jax.data.datasets import DataError, Row, evaluation_rows, load_rows, ow
 from trm_jax.data.examples import SYSTEM_PROMPT, Example, boxed_solution, encode_examples, encode_prompts
 from trm_jax.data.hub import HubError, require_hub
 from trm_jax.data.loader import NO_LABEL, Batch, Loader, StreamLoader
-from trm_jax.data.tokenizer import check_tokenizer, end_token, read_tokenizer
+from trm_jax.data.tokenizer import check_tokenizer, end_token, read_tokenizer, render_chats
 from trm_jax.data.training_set import TrainingSet, make_training_set

@@ -11,7 +11,7 @@ import numpy as np
 from trm_jax.data.answers import find_answer, reference_answer
 from trm_jax.data.columns import Row
 from trm_jax.data.readers import DataError
-from trm_jax.data.tokenizer import end_token, special_tokens, takes_system
+from trm_jax.data.tokenizer import end_token, render_chats, special_tokens
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 SAID_AGAIN = re.compile(r"\n\s*The answer is:[^\n]*\s*$")  # MetaMath's last line
@@ -60,16 +60,9 @@ def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
 
     Example: `encode_prompts(tokenizer, ["What is 2 + 2?"])[0]`.
     """
-    instruct, special = takes_system(tokenizer), special_tokens(tokenizer)
-    chats = []
-    for question in questions:
-        question = special.sub("", question)
-        if instruct:
-            chats.append([{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}])
-        else:
-            chats.append([{"role": "user", "content": f"{SYSTEM_PROMPT}\n\n{question}"}])
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
-    return _token_ids(tokenizer, texts)
+    system, special = {"role": "system", "content": SYSTEM_PROMPT}, special_tokens(tokenizer)
+    chats = [[system, {"role": "user", "content": special.sub("", question)}] for question in questions]
+    return _token_ids(tokenizer, render_chats(tokenizer, chats, add_generation_prompt=True))
 
 
 def _token_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -3,8 +3,11 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 from trm_jax.errors import UserError
+
+Chat = list[dict[str, str]]  # messages, each with a role and its content
 
 
 class TokenizerError(UserError):
@@ -69,6 +72,26 @@ def special_tokens(tokenizer) -> re.Pattern:
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     longest_first = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def render_chats(tokenizer, chats: Sequence[Chat], **options) -> list[str]:
+    """Each conversation as a text in the tokenizer's chat format.
+
+    Where the format has no system message, its text stands before the first question. `options` are those of
+    `apply_chat_template`.
+
+    Example: `render_chats(tokenizer, [[{"role": "user", "content": "Hello"}]], add_generation_prompt=True)[0]`.
+    """
+    if any(chat[0]["role"] == "system" for chat in chats) and not takes_system(tokenizer):
+        chats = [_without_system(chat) for chat in chats]
+    return [tokenizer.apply_chat_template(chat, tokenize=False, **options) for chat in chats]
+
+
+def _without_system(chat: Chat) -> Chat:
+    if chat[0]["role"] != "system" or len(chat) == 1:
+        return chat
+    system, first, *rest = chat
+    return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
 def takes_system(tokenizer) -> bool:

@@ -12,5 +12,8 @@ from trm_jax.evaluation.compare import (
     write_comparison,
 )
 from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
+from trm_jax.evaluation.likelihood import score_tokens
+from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import GradedAnswer, GradedText
+from trm_jax.evaluation.run_harness import run_harness
 from trm_jax.evaluation.statistics import Interval, accuracy, accuracy_of_runs, difference_of_runs, paired_difference

@@ -16,6 +16,7 @@ from trm_jax.checkpoints import SavedModel
 from trm_jax.data import Row, encode_prompts
 from trm_jax.decoding import Completion, DecodeConfig
 from trm_jax.errors import differences, listing
+from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers_to
 from trm_jax.evaluation.statistics import accuracy
 from trm_jax.files import lock_beside, locked, read_object, write_whole
@@ -189,6 +190,7 @@ def summarize(answers: Sequence[GradedAnswer], asked: int | None = None) -> dict
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
         "strict": sum(answer.strict for answer in answers),
+        **_published(answers),
         "forms": dict(forms.most_common()),
         "seconds_per_sample": seconds / len(answers),
         "tokens_per_second": tokens / seconds if seconds else 0.0,
@@ -204,6 +206,15 @@ def summarize(answers: Sequence[GradedAnswer], asked: int | None = None) -> dict
     return summary
 
 
+def _published(answers: Sequence[GradedAnswer]) -> dict[str, int]:
+    """How many answers lm-evaluation-harness counts as right, by the names of its filters."""
+    filters = {"strict-match": strict_match, "flexible-extract": flexible_extract}
+    return {
+        name: sum(is_exact_match(find(answer.text), answer.expected or "") for answer in answers)
+        for name, find in filters.items()
+    }
+
+
 def show_summary(summary: dict[str, Any], samples: int = 1, early_exit: float | None = None) -> str:
     """A few lines for a person. Example: `print(show_summary(summarize(answers)))`."""
     lines = [
@@ -211,6 +222,7 @@ def show_summary(summary: dict[str, Any], samples: int = 1, early_exit: float | 
         f"{100 * summary['accuracy_high']:.1f} ({summary['correct']} of {summary['questions']}, "
         f"{summary['strict']} of them boxed)",
         f"answers    {', '.join(f'{count} {form}' for form, count in summary['forms'].items())}",
+        f"lm-eval    {summary['strict-match']} by strict-match, {summary['flexible-extract']} by flexible-extract",
         f"speed      {summary['seconds_per_sample']:.3f} s a sample, {summary['tokens_per_second']:,.1f} tokens/s, "
         "compilation included",
     ]
