@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 from trm_jax import cli, demo
 from trm_jax.config import DataConfig, TrainConfig, TRMConfig
@@ -16,13 +16,17 @@ DataOptions = cli.options_of(DataConfig, renamed=RENAMED)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(cli.ComputeOptions, TrainOptions, TRMOptions, DataOptions):
-    model: pathlib.Path = pathlib.Path("runs/model")
-    """Model folder, from convert_qwen.py."""
+    model: pathlib.Path | None = None
+    """Model folder, from convert_qwen.py (default: runs/model, or that of --init-from)."""
     output: pathlib.Path = pathlib.Path("runs/train")
     """Training folder; an unfinished run in it is resumed."""
-    preset: Literal["residual", "mathllm", "single", "layers"] = "residual"
-    """residual: starts at the backbone's accuracy. mathllm: the original in everything. Controls of residual: single calls
-    the block once each for z and y; layers has a block of its own for each block call of the loop counts."""
+    init_from: pathlib.Path | None = None
+    """Start from the weights of another run (training folder or one checkpoint below it) and its architecture."""
+    init_weights: Literal["ema", "raw"] = "ema"
+    """Of --init-from: the moving average of the weights, or these themselves."""
+    preset: Literal["residual", "mathllm", "single", "layers"] | None = None
+    """residual (the default): starts at the backbone's accuracy. mathllm: the original in everything. Controls of residual:
+    single calls the block once each for z and y; layers has a block of its own for each block call of the loop counts."""
     inspect: bool = False
     """Show rows as they would be trained, and their lengths, then stop."""
     max_batches: int | None = None
@@ -40,7 +44,6 @@ class Options(cli.ComputeOptions, TrainOptions, TRMOptions, DataOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.checkpoints import open_folder
     from trm_jax.data import evaluation_rows, make_training_set
     from trm_jax.decoding import NoRoomError
     from trm_jax.evaluation import compare_with_backbone
@@ -56,9 +59,8 @@ def main(options: Options) -> None:
     choose_attention(options.attention)
     data = DataConfig(**cli.given(options, DataConfig, RENAMED))
     usual = demo.DEFAULTS if data.sources == ("demo",) else {}
-    trm = TRMConfig.preset(options.preset, **cli.usual(TRMConfig, usual) | cli.given(options, TRMConfig, RENAMED))
     train = TrainConfig(**cli.usual(TrainConfig, usual) | cli.given(options, TrainConfig) | {"dtype": dtype})
-    model = open_folder(options.model).model
+    model, recursion, trm, init = starting_point(options, usual)
     training_set = make_training_set(data, train, model.tokenizer, options.held_out)
     if options.inspect:
         print(training_set.inspect(model.tokenizer, train.max_length))
@@ -66,9 +68,9 @@ def main(options: Options) -> None:
     # Before the training, which takes long: what the evaluation at its end could not read is refused now.
     rows = evaluation_rows(data, options.eval_data, options.eval_limit)
     max_batches = options.max_batches or usual.get("max_batches")
-    run = make_run(model, data, trm, train, training_set, options.held_out, max_batches)
-    with hold_run(options.output, run.config, model.path):
-        print(run.describe(options.preset))
+    run = make_run(model, data, trm, train, training_set, options.held_out, max_batches, init)
+    with hold_run(options.output, run.config, model.path, options.init_from and recursion):
+        print(run.describe(recursion))
         outcome, trained = run.train(options.output, options.save_every, options.track)
     print(outcome.describe(options.output))
     if outcome.finished and rows:
@@ -77,6 +79,26 @@ def main(options: Options) -> None:
             print(compare_with_backbone(trained, model.tokenizer, rows, options.output, longest))
         except NoRoomError as error:
             print(f"the evaluation does not fit; eval_gsm8k.py can do it with other options. {error}")
+
+
+def starting_point(options: Options, usual: dict[str, Any]):
+    """The model folder, what the recursion is called, its config, and its weights where another run has trained them."""
+    from trm_jax.checkpoints import SavedModel, open_folder
+
+    changes = cli.given(options, TRMConfig, RENAMED)
+    if options.init_from is None:
+        preset = options.preset or "residual"
+        trm = TRMConfig.preset(preset, **cli.usual(TRMConfig, usual) | changes)
+        return open_folder(options.model or "runs/model").model, preset, trm, None
+    if options.preset is not None:
+        raise UserError("--preset: with --init-from the recursion is that run's; name the options that are to differ")
+    saved = SavedModel.open(options.init_from)
+    model = open_folder(options.model).model if options.model else saved.folder.model
+    if model.backbone_fingerprint != saved.folder.model.backbone_fingerprint:
+        raise UserError(f"{options.init_from} was trained on another backbone than the one in {options.model}")
+    init = saved.load_trm(options.init_weights == "ema")
+    trm = dataclasses.replace(saved.trm_config, **changes)
+    return model, f"{options.init_weights} weights of {saved.path}", trm, init
 
 
 if __name__ == "__main__":

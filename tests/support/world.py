@@ -139,6 +139,13 @@ def another_backbone(world):
     edit_json(world.model / "config.json", fingerprint="0" * 64)
 
 
+def another_model(world):
+    """In place of the Hugging Face folder, a converted model with another backbone."""
+    shutil.rmtree(world.hf)
+    shutil.copytree(world.model, world.hf)
+    edit_json(world.hf / "config.json", fingerprint="0" * 64)
+
+
 def backbone_gone(world):
     shutil.rmtree(world.model)
     edit_json(world.run / "config.json", model=str(world.nothing))

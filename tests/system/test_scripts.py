@@ -7,9 +7,12 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.support.command_line import ROOT, run
+from trm_jax import load_model
+from trm_jax.model import named_weights
 
 room = importlib.import_module("trm_jax.decoding.room")
 
@@ -45,6 +48,28 @@ def test_an_evaluation_that_does_not_fit_is_said_and_the_run_ends_well(folders, 
     assert "trained 3 batches" in printed
     assert "the evaluation does not fit" in printed
     assert "1 rows of" in printed
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_run_starts_from_the_weights_of_another(folders, tmp_path, weights):
+    """With a learning rate of nothing they stay as they were; another depth, other rows and a new schedule do not matter."""
+    source = folders[0] / "train/checkpoints/3"
+    options = ["--init-from", source, "--init-weights", weights, "--output", tmp_path / "run", "--max-length", 96]
+    options += ["--supervision-steps", 1, "--num-samples", 8, "--eval-limit", 0, "--held-out", 0, "--batch-size", 8]
+    options += ["--learning-rate", "1e-30", "--epochs", 2]
+    done = run("train.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"recursion     {weights} weights of {source}: n=1, T=1, N_sup=1" in done.stdout
+    expected = named_weights(load_model(source, use_ema=weights == "ema").trm)
+    for name, weight in named_weights(load_model(tmp_path / "run", use_ema=False).trm).items():
+        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+    assert str(source) in json.loads((tmp_path / "run/config.json").read_text())["init_from"]
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 2
+    assert run("train.py", *options).returncode == 0  # it is the same run
+    options[options.index(weights)] = {"ema": "raw", "raw": "ema"}[weights]
+    other = run("train.py", *options)
+    assert other.returncode == 2
+    assert "init '" in other.stderr
 
 
 @pytest.mark.parametrize("options", [("--head", "trm"), ("--head", "backbone"), ("--weights", "raw")])

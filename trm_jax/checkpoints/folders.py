@@ -75,6 +75,7 @@ class RunConfig:
     num_batches: int
     trm: TRMConfig
     train: TrainConfig
+    init: str | None = None  # fingerprint of the weights that it starts from, if another run has trained them
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, with lists for tuples."""
@@ -96,6 +97,7 @@ class RunConfig:
             num_batches=values["num_batches"],
             trm=TRMConfig.from_json(values["trm"]),
             train=TrainConfig.from_json(train),
+            init=values.get("init"),
         )
 
     def changes(self, there: Mapping[str, Any]) -> list[str]:

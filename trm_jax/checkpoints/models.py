@@ -103,16 +103,35 @@ class SavedModel:
         """The data sets that it was trained on; none for a model folder."""
         return self.folder.config.data.sources if isinstance(self.folder, RunFolder) else ()
 
+    @property
+    def path(self) -> pathlib.Path:
+        """The folder of the checkpoint, or the model folder."""
+        return self.checkpoint or self.folder.path
+
+    @property
+    def trm_config(self) -> TRMConfig | None:
+        """The recursion that was trained or imported, None if there is none."""
+        return self.folder.config.trm if isinstance(self.folder, RunFolder) else self.folder.trm_config
+
     def load(self, dtype=None, use_ema: bool = True) -> QwenTRM:
         """The model; arguments and errors are those of `load_model`."""
-        backbone, part = load_backbone(self.folder.model, dtype), "ema" if use_ema else "trm"
-        if isinstance(self.folder, RunFolder):
-            trm = _load_trained(self.checkpoint, backbone, self.folder.config.trm, part)
-        else:
-            trm = _load_imported(self.folder, backbone, part)
-        if bad := first_bad_weight(trm):
-            raise CheckpointError(f"{self.checkpoint or self.folder.path} holds numbers that are not finite in {bad}")
+        backbone = load_backbone(self.folder.model, dtype)
+        trm = new_trm(backbone, TRMConfig.residual()) if self.trm_config is None else self.load_trm(use_ema)
         return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
+
+    def load_trm(self, use_ema: bool = True) -> TRM:
+        """The recursion alone, in float32. Raises CheckpointError, also if there is only an untrained one."""
+        if self.trm_config is None:
+            raise CheckpointError(f"{self.path} is a model whose recursion is not trained: give a folder of train.py")
+        abstract = abstract_trm(abstract_qwen(self.folder.model.backbone_config), self.trm_config)
+        part = "ema" if use_ema else "trm"
+        if self.checkpoint is None:
+            trm = _load_weights(self.path / part, abstract, jnp.float32)
+        else:
+            trm = _load_trained(self.checkpoint, abstract, part)
+        if bad := first_bad_weight(trm):
+            raise CheckpointError(f"{self.path} holds numbers that are not finite in {bad}")
+        return trm
 
     def fingerprint(self, model: QwenTRM | None = None) -> str:
         """The fingerprint of the backbone, and with a `model` that was loaded from here also of its recursion."""
@@ -193,14 +212,7 @@ def _load_weights(folder: pathlib.Path, abstract: Any, dtype=None) -> Any:
     return with_weights(abstract, {name: load(name, expected) for name, expected in named_weights(abstract).items()})
 
 
-def _load_imported(folder: ModelFolder, backbone: Qwen, part: str) -> TRM:
-    if folder.trm_config is None:
-        return new_trm(backbone, TRMConfig.residual())
-    return _load_weights(folder.path / part, abstract_trm(backbone, folder.trm_config), jnp.float32)
-
-
-def _load_trained(folder: pathlib.Path, backbone: Qwen, config: TRMConfig, part: str) -> TRM:
-    abstract = abstract_trm(backbone, config)
+def _load_trained(folder: pathlib.Path, abstract: TRM, part: str) -> TRM:
     wanted = {f"{part}.{name}": _on_device(w.shape, w.dtype) for name, w in named_weights(abstract).items()}
     require_same_weights(folder, wanted, subset=True)
     context = ocp.Context()

@@ -9,13 +9,31 @@ from collections.abc import Iterator
 
 import jax
 
-from trm_jax.checkpoints import CheckpointError, ModelFolder, RunConfig, load_backbone, read_config, write_config
+from trm_jax.checkpoints import (
+    CheckpointError,
+    Fingerprint,
+    ModelFolder,
+    RunConfig,
+    load_backbone,
+    read_config,
+    write_config,
+)
 from trm_jax.config import DataConfig, TrainConfig, TRMConfig
 from trm_jax.data import DataError, TrainingSet
 from trm_jax.errors import UserError, differences, listing
 from trm_jax.files import locked, partial_of
 from trm_jax.hardware import count_weights, describe_device, require_memory, training_memory
-from trm_jax.model import Qwen, QwenTRM, abstract_qwen, abstract_trm, cast, new_trm
+from trm_jax.model import (
+    TRM,
+    Qwen,
+    QwenTRM,
+    abstract_qwen,
+    abstract_trm,
+    cast,
+    named_weights,
+    new_trm,
+    with_weights,
+)
 from trm_jax.training.loop import Outcome, fit
 from trm_jax.training.loss import CHUNK
 from trm_jax.training.metrics import METRICS
@@ -32,9 +50,10 @@ class Run:
     training_set: TrainingSet
     backbone: Qwen  # with shapes in place of arrays
     memory: dict[str, int]  # bytes that it is expected to need, by part
+    init: TRM | None = None  # what it starts from, if not from new weights; the training donates them
 
-    def describe(self, preset: str) -> str:
-        """Tells the user what follows from the options."""
+    def describe(self, recursion: str) -> str:
+        """Tells the user what follows from the options; `recursion` is the preset's name, or where it comes from."""
         trm, train, training_set = self.config.trm, self.config.train, self.training_set
         held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
         steps = int(supervision_depths(train, trm.supervision_steps, self.config.num_batches).sum())
@@ -43,7 +62,7 @@ class Run:
             f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
             f"{count_weights(self.backbone):,} frozen\n"
             f"memory        about {sum(self.memory.values()) / 2**30:.2f} GiB expected\n"
-            f"recursion     {preset}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
+            f"recursion     {recursion}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
             f"{trm.passes * trm.calls} block calls a token\n"
             f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
             f"training      {self.config.num_batches:,} batches of {train.accumulation} x {train.batch_size} rows, "
@@ -59,7 +78,7 @@ class Run:
         """
         train = self.config.train
         backbone = load_backbone(self.model, train.dtype)
-        trm = new_trm(backbone, self.config.trm, train.seed)
+        trm = new_trm(backbone, self.config.trm, train.seed) if self.init is None else self.init
         rows = self.training_set
         outcome, state = fit(folder, self.config, backbone, trm, rows.loader, rows.held_out, save_every, track)
         return outcome, QwenTRM(backbone, cast(state.ema, train.dtype))
@@ -73,10 +92,12 @@ def make_run(
     training_set: TrainingSet,
     held_out: int,
     max_batches: int | None = None,
+    init: TRM | None = None,
 ) -> Run:
-    """The run on a training set, for all its epochs or at most `max_batches`; no weights are read yet.
+    """The run on a training set, for all its epochs or at most `max_batches`; the backbone is not read yet.
 
-    Raises a UserError if the device has too little memory, or if rows are longer than the backbone was trained for.
+    It starts from the weights of `init`, or from new ones. Raises a UserError if the device has too little memory, if rows
+    are longer than the backbone was trained for, or if the weights of `init` are not those of a recursion like `trm`.
 
     Example: `run = make_run(model, data, trm, train, training_set, held_out=128)`.
     """
@@ -86,6 +107,10 @@ def make_run(
             f"rows of {longest:,} tokens are longer than the backbone's {model.backbone_config.max_length:,}: lower "
             "--max-length"
         )
+    backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(model.backbone_config))
+    trained = abstract_trm(backbone, trm)
+    if init is not None:
+        init = with_weights(trained, named_weights(init))
     config = RunConfig(
         backbone_fingerprint=model.backbone_fingerprint,
         data=data,
@@ -94,20 +119,22 @@ def make_run(
         num_batches=training_set.count_batches(train.epochs, max_batches),
         trm=trm,
         train=train,
+        init=None if init is None else Fingerprint.of(named_weights(init).items()),
     )
-    backbone = jax.eval_shape(lambda weights: cast(weights, train.dtype), abstract_qwen(model.backbone_config))
-    trained = abstract_trm(backbone, trm)
     memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, logits_rows=CHUNK)
     require_memory(sum(memory.values()))
-    return Run(model, config, training_set, backbone, memory)
+    return Run(model, config, training_set, backbone, memory, init)
 
 
 @contextlib.contextmanager
-def hold_run(folder: pathlib.Path, config: RunConfig, model: pathlib.Path) -> Iterator[None]:
+def hold_run(
+    folder: pathlib.Path, config: RunConfig, model: pathlib.Path, init_from: str | None = None
+) -> Iterator[None]:
     """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
 
-    `model` is the model folder. Raises CheckpointError, or BusyError if another process is at work in the folder. A new
-    folder is removed again if its run ends in a UserError before its first batch.
+    `model` is the model folder; `init_from` says, for the record, whose weights the run starts from. A new folder is removed
+    again if its run ends in a UserError before its first batch. Raises CheckpointError, or BusyError if another process is at
+    work in the folder.
 
     Example: `with hold_run(folder, run.config, model.path): run.train(folder)`.
     """
@@ -117,7 +144,7 @@ def hold_run(folder: pathlib.Path, config: RunConfig, model: pathlib.Path) -> It
     with locked(lock, folder):
         is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
         if is_new:
-            place = {"kind": "training", "model": str(model.absolute())}
+            place = {"kind": "training", "model": str(model.absolute()), "init_from": init_from}
             write_config(folder, place | relative | config.to_json())
         found = read_config(folder)
         if found["kind"] != "training":
