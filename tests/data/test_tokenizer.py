@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from tests.support.fine_tunes import REFUSING, TEMPLATE, deepseek_like
 from trm_jax import demo
 from trm_jax.data.examples import SYSTEM_PROMPT, encode_prompts, encode_rows
 from trm_jax.data.tokenizer import TokenizerError, check_tokenizer, end_token, read_tokenizer, render_chats
@@ -53,47 +54,34 @@ def test_the_demo_has_a_tokenizer_that_fits(folder):
         check_tokenizer(tokenizer, VOCABULARY - 1, folder)
 
 
-DEEPSEEK = (
-    "{% for message in messages %}{% if message.role == 'user' %}{{ '<|user|>' + message.content }}"
-    "{% elif message.role == 'assistant' %}{{ '<|reply|>' + message.content + '<|end_of_turn|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|reply|>' }}{% endif %}"
-)
-
-
-def other_format(folder, template: str, tokens: tuple[str, ...]):
-    """The demo's tokenizer with another chat format, whose marks take the place of words that nobody needs."""
-    tokenizer = read_tokenizer(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def test_the_end_token_is_what_the_template_writes_behind_an_answer(folder):
+def test_the_end_token_is_what_the_template_writes_behind_an_answer(tmp_path):
     """As DeepSeek's models have it: an end token of their own, and no <|im_end|>."""
-    tokenizer = other_format(folder, DEEPSEEK, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
-    assert tokenizer.decode([end_token(tokenizer)]) == "<|end_of_turn|>"
+    tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf"))
+    assert tokenizer.decode([end_token(tokenizer)]) == "<｜end▁of▁sentence｜>"
 
 
-def test_a_format_without_a_system_message_has_the_instruction_in_the_question(folder):
-    """Left out in silence, or refused by the template."""
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + DEEPSEEK
-    for template in (DEEPSEEK, refusing):
-        tokenizer = other_format(folder, template, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
-        [prompt] = encode_prompts(tokenizer, ["How many?"])
-        text = tokenizer.decode(prompt)
-        assert text.startswith("<|user|>")
-        assert SYSTEM_PROMPT in text
-        assert text.endswith("<|reply|>")
+def test_a_tokenizer_file_counts_as_it_is(tmp_path):
+    """transformers 5 gives Qwen's <|endoftext|> to every model of this kind, here as a token beyond the vocabulary."""
+    tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf"))
+    assert "<|endoftext|>" not in tokenizer.all_special_tokens
+    check_tokenizer(tokenizer, VOCABULARY, tmp_path)
 
 
-def test_a_conversation_goes_on_behind_the_instruction(folder):
+@pytest.mark.parametrize("template", [TEMPLATE, REFUSING], ids=["leaves it out", "refuses it"])
+def test_a_format_without_a_system_message_has_the_instruction_in_the_question(tmp_path, template):
+    tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf", template))
+    [prompt] = encode_prompts(tokenizer, ["How many?"])
+    assert tokenizer.decode(prompt) == f"<｜User｜>{SYSTEM_PROMPT}\n\nHow many?<｜Assistant｜>"
+
+
+def test_a_conversation_goes_on_behind_the_instruction(tmp_path):
     """Only the first question takes it up; a conversation without a system message stays as it is."""
-    tokenizer = other_format(folder, DEEPSEEK, ("<|user|>", "<|reply|>", "<|end_of_turn|>"))
+    tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf"))
     turns = [("user", "One?"), ("assistant", "1"), ("user", "Two?")]
     chat = [{"role": role, "content": text} for role, text in turns]
     system = {"role": "system", "content": "Be brief."}
     plain, instructed = render_chats(tokenizer, [chat, [system, *chat]], add_generation_prompt=True)
-    assert plain == "<|user|>One?<|reply|>1<|end_of_turn|><|user|>Two?<|reply|>"
+    assert plain == "<｜User｜>One?<｜Assistant｜>1<｜end▁of▁sentence｜><｜User｜>Two?<｜Assistant｜>"
     assert instructed == plain.replace("One?", "Be brief.\n\nOne?")
 
 

@@ -17,15 +17,19 @@ class TokenizerError(UserError):
 def read_tokenizer(folder: str | os.PathLike):
     """The tokenizer whose files are in the folder. Raises TokenizerError.
 
+    A tokenizer.json counts as it is. transformers 5 would go by the name of the model's kind, and set Qwen's own rules and
+    special tokens in place of those of a fine-tune that has others.
+
     Example: `read_tokenizer("runs/model/tokenizer").decode(tokens)`.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = pathlib.Path(folder)
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise TokenizerError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json is there")
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of any type: these are files that other people made
         raise TokenizerError(f"the tokenizer in {folder} cannot be read: {error}") from None
 

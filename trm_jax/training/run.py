@@ -133,8 +133,8 @@ def hold_run(
     """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
 
     `model` is the model folder; `init_from` says, for the record, whose weights the run starts from. A new folder is removed
-    again if its run ends in a UserError before its first batch. Raises CheckpointError, or BusyError if another process is at
-    work in the folder.
+    again if its run ends in a UserError before its first batch. Raises CheckpointError, or BusyError if another process is
+    at work in the folder.
 
     Example: `with hold_run(folder, run.config, model.path): run.train(folder)`.
     """
