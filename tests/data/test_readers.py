@@ -56,6 +56,21 @@ def test_a_folder_is_all_of_its_files(tmp_path):
         load_rows(str(tmp_path / "empty"), "train")
 
 
+def test_of_a_folder_with_splits_one_is_read(tmp_path, caplog):
+    """As data sets lie on the hub: a test question must not be trained on."""
+    (tmp_path / "data/train").mkdir(parents=True)
+    for name, row in (("train/0.jsonl", 0), ("test-00000-of-00001.jsonl", 1), ("gsm_validation.jsonl", 2)):
+        (tmp_path / "data" / name).write_bytes(as_lines([ROWS[row]]))
+    (tmp_path / "dataset_infos.json").write_text('{"default": {"splits": []}}')
+    caplog.set_level("INFO")
+    assert load_rows(str(tmp_path), "train") == [ROWS[0]]
+    assert load_rows(str(tmp_path), "test") == [ROWS[1]]
+    assert "the split 'test' is test-00000-of-00001.jsonl" in caplog.text
+    (tmp_path / "data/test-00000-of-00001.jsonl").unlink()
+    with pytest.raises(DataError, match="no file for the split 'test'"):
+        load_rows(str(tmp_path), "test")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -13,7 +13,9 @@ from trm_jax.data.mathematics import is_mathematics, same_mathematics
 from trm_jax.data.plain_numbers import last_number, parse_number, undressed
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
-NEXT_QUESTION = re.compile(r"\n\s*(?:\*\*)?(?:Question|Problem|Q)(?:\*\*)?\s*\d*\s*:")  # a model may go on with one
+NEXT_QUESTION = re.compile(
+    r"\n\s*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
+)  # a model may go on with one
 STATED = re.compile(
     r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案(?:是|为|：|:))(?:\*\*)?\s*(\S[^\n]*)",
     re.IGNORECASE,
@@ -42,7 +44,7 @@ def find_answer(solution: str) -> FinalAnswer | None:
     for start, end in sorted(_boxes(solution), reverse=True):
         if undressed(solution[start:end]):
             return FinalAnswer(solution[start:end].strip(), "boxed")
-    for stated in (_marked(solution), _stated(solution)):
+    for stated in (_marked(solution), _tagged(solution), _stated(solution)):
         if stated:
             return FinalAnswer(stated, "marked")
     for line in reversed(re.sub(BOX, " ", solution).splitlines()):
@@ -101,6 +103,14 @@ def _marked(solution: str) -> str | None:
         is_last = not solution[mark.end() :].strip()
         reads = parse_number(text) is not None and (is_last or not text[:2].isalpha())
         if not HEADING.match(text) and text and (reads or is_last or is_mathematics(text)):
+            return text
+    return None
+
+
+def _tagged(solution: str) -> str | None:
+    """What stands in the last `<answer>` tag, if it is a number or a formula."""
+    for text in reversed(re.findall(r"<answer>\s*([^<>]+?)\s*</answer>", solution)):
+        if parse_number(text) is not None or is_mathematics(text):
             return text
     return None
 

@@ -113,7 +113,7 @@ def load_rows(source: str, split: str, columns: Columns | None = None) -> list[R
         source: `gsm8k`, `demo` (made on the spot), the hub id of a set (through `datasets`; `id:configuration` where it has
             several), or a path: a .jsonl, .json, .csv or .parquet file, also gzipped, or a folder of these. Behind each may
             stand the columns, `PATH:question=query,answer=response`.
-        split: `train` or `test`; a path has no splits.
+        split: `train` or `test`; a file has none, and of a folder those files are read whose paths name it or none.
         columns: names of the columns of question and solution, where they do not stand behind the source; None recognises
             those of public data sets.
 
@@ -141,7 +141,7 @@ def iterate_rows(source: str, split: str, columns: Columns | None = None, stream
 def _numbered_rows(source: str, split: str, streaming: bool) -> Iterable[NumberedRow]:
     path = pathlib.Path(source)
     if path.is_file() or path.is_dir():
-        return read_rows(path)
+        return read_rows(path, split)
     if is_rows(path):
         raise DataError(f"there is no file {source}")
     if source not in HUB_SETS and (source.count("/") != 1 or path.suffix):

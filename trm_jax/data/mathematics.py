@@ -15,6 +15,8 @@ LARGEST_EXPONENT = 99
 LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
 
 SPELLINGS = [
+    (r"\\\\", r"\\cr "),  # ends a matrix's row, and is not the beginning of another command
+    (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
     (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
@@ -31,19 +33,22 @@ SPELLINGS = [
     (r"≤", r"\\leq "),
     (r"≥", r"\\geq "),
     (r"(?<=\d)e([+-]?\d{1,2})(?!\d)", r"\\cdot 10^{\1}"),  # 1.5e6
+    (r" ?\^ ?", "^"),
+    (r"\\log_(?:\{(\d{1,2})\}|(\d)) ?", r"\\log_{\1\2}"),
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
     (r"\^(\d{2})(?!\d)", r"^{\1}"),
     (r"(?<=[\d)])\s*\(", r"\\cdot ("),  # a number before a bracket would be added to it
+    (r"\\cr ", r"\\\\"),
     (r"\s+", " "),
     (r"^ | ?[.,]? ?$", ""),
 ]
 COMMAND = (
     r"\\(?:frac|sqrt|pi|theta|alpha|beta|cdot|times|div|cup|cap|infty|emptyset|leq|geq|ne|pm|in|log|ln|sin|cos|tan|binom)"
-    r"(?![A-Za-z])"
+    r"(?![A-Za-z_])|\\log_\{\d+\}|\\(?:begin|end)\{[pb]?matrix\}|\\\\"
 )
 FORMULA = re.compile(
     rf"(?:{COMMAND}|\\[{{}}]|\d{{1,15}}(?!\d)|[xyz]{{2,3}}(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
-    r"|[-+*/^=<>!()\[\]{}|.,; ])+"
+    r"|[-+*/^=<>!()\[\]{}|.,;& ])+"
 )
 # What math-verify would read in another way than it is meant, or would not finish.
 REFUSED = re.compile(
@@ -107,8 +112,9 @@ def _shape(formula: str) -> tuple:
             enclosing += [] if opened else [("", sign)]
         elif opened and (inner := opened.pop())[1]:
             enclosing.append((inner[0], inner[1], sign))
-    # Unions may be written in any order.
-    return sorted(map(str, enclosing)), sorted(re.findall(r"[=<>]|\\(?:leq|geq|ne|pm|cup|cap|in)(?![a-z])", formula))
+    marks = re.findall(r"[=<>]|\\(?:leq|geq|ne|pm|cup|cap|in)(?![a-z])", formula)
+    # Unions may be written in any order, the entries of a matrix may not.
+    return sorted(map(str, enclosing)), sorted(marks), re.findall(r"&|\\\\|\{.?matrix", formula)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ LONGEST = 200  # characters of an answer; a longer one is not read as a number
 DRESS = [
     (r"<<[^<>]*>>|\\!", ""),  # GSM8K's calculator notes, negative space
     (r"\{,\}", ","),
+    (r"(?<![\d,.])(\d{1,9})\.(\d{0,9})\\overline\s*\{(\d{1,9})\}(?!\d)", lambda m: _repeating(*m.groups())),
     (r"(?<![\d,.])(\d{1,3})((?:\\[ ,;:]\d{3})+)(?![\d./,])", lambda m: m[1] + re.sub(r"\D", "", m[2])),  # 10\,000
     (r"([!<>])=", r"\1≠"),  # these are no equals signs
     (r"!(?=\$|\\[)\]])", "^!"),  # at the end of a formula it is a factorial, not an exclamation
@@ -91,6 +92,12 @@ def parse_number(text: str) -> Fraction | None:
         return Fraction(SMALL.index(last.casefold()))
     match = QUANTITY.fullmatch(last)
     return _value(match) if match else None
+
+
+def _repeating(whole: str, decimals: str, period: str) -> str:
+    """A decimal number with a period, as a fraction: 0.8333… is 5/6."""
+    nines = 10 ** (len(decimals) + len(period)) - 10 ** len(decimals)
+    return str(Fraction(int(whole + decimals + period) - int(whole + decimals), nines))
 
 
 def _value(match: re.Match) -> Fraction | None:

@@ -4,17 +4,30 @@ import csv
 import gzip
 import io
 import json
+import logging
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from trm_jax.errors import UserError
+from trm_jax.errors import UserError, listing
 from trm_jax.files import parse_object
 
 
 class DataError(UserError):
     """A data set that cannot be trained or evaluated on; the message says where and what to do."""
 
+
+SPLITS = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
+    ("validation", "valid", "val", "dev", "eval", "heldout"), "validation"
+)
+DESCRIPTIONS = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+)  # of sets, as datasets writes
+_log = logging.getLogger(__name__)
 
 NumberedRow = tuple[str, Mapping[str, Any]]  # where the row is, for a message; and its columns
 
@@ -24,20 +37,43 @@ def is_rows(path: pathlib.Path) -> bool:
     return path.is_dir() or _kind(path) in READERS
 
 
-def read_rows(path: pathlib.Path) -> Iterator[NumberedRow]:
-    """The rows of a file, or of all files of a folder in the order of their names. Raises DataError, naming the place."""
+def read_rows(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
+    """The rows of a file, or of a folder's files of this split in the order of their names.
+
+    A file in a folder is of the split that its path names, as in `data/train-00000.parquet`, or of every split if it names
+    none. Raises DataError, naming the place.
+    """
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file) in READERS]
-        if not files:
-            raise DataError(f"{path} holds no file of rows ({', '.join(READERS)}, also with .gz)")
-        for file in files:
-            yield from read_rows(file)
+        for file in _files_of(path, split):
+            yield from read_rows(file, split)
         return
     reader = READERS.get(_kind(path), _read_lines)
     try:
         yield from reader(path)
     except (EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged: {error}") from None
+
+
+def _files_of(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+    found = [file for file in sorted(folder.rglob("*")) if _kind(file) in READERS and file.name not in DESCRIPTIONS]
+    found = [file for file in found if file.is_file()]
+    if not found:
+        raise DataError(f"{folder} holds no file of rows ({', '.join(READERS)}, also with .gz)")
+    chosen = [file for file in found if _split_of(file.relative_to(folder)) in (split, None)]
+    if not chosen:
+        raise DataError(f"{folder} holds no file for the split {split!r}, only {listing(file.name for file in found)}")
+    if len(chosen) < len(found):
+        _log.info("%s: the split %r is %s", folder, split, listing(file.name for file in chosen))
+    return chosen
+
+
+def _split_of(path: pathlib.Path) -> str | None:
+    """The split that the path of a file in a folder names; the file's own name counts before those of its folders."""
+    for part in reversed(path.parts):
+        for word in re.findall("[a-z]+", part.lower()):
+            if word in SPLITS:
+                return SPLITS[word]
+    return None
 
 
 def _kind(path: pathlib.Path) -> str:
