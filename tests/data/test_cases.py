@@ -1,5 +1,6 @@
 """Small data sets after public reports of other people's troubles: each is read right, or refused by name."""
 
+import json
 import pathlib
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from trm_jax import demo
 from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data import load_rows, make_training_set, question_rows, read_tokenizer, reference_answer, same_answer
+from trm_jax.data.answers import find_answer
 from trm_jax.data.examples import boxed_solution
 from trm_jax.data.readers import DataError
 
@@ -15,6 +17,15 @@ CASES = pathlib.Path(__file__).parent / "cases"
 
 def case(name: str) -> str:
     return str(CASES / name)
+
+
+ANSWERS = [json.loads(line) for line in (CASES / "answers.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("row", ANSWERS, ids=lambda row: row["text"])
+def test_a_text_is_graded_as_a_person_would(row):
+    found = find_answer(row["text"])
+    assert same_answer(found and found.text, reference_answer(row["solution"])) is row["right"]
 
 
 @pytest.fixture(scope="module")
