@@ -76,13 +76,13 @@ def test_in_a_gradient(trained, tmp_path, monkeypatch):
     """An infinite one for a single kernel, put in where gradients are summed."""
     from trm_jax.training import step as train
 
-    plain = train._micro_batch
+    plain = train._gradient
 
     def fault_in_gradient(*args):
         (grads, loss, correct), states = plain(*args)
         return (spoil(grads, "block.mlp.down.kernel", np.inf), loss, correct), states
 
-    monkeypatch.setattr(train, "_micro_batch", fault_in_gradient)
+    monkeypatch.setattr(train, "_gradient", fault_in_gradient)
     model = trained[0]
     fresh = (model, training(model)[0], new_step()[1])
     assert place_of(lambda *unchanged: unchanged, fresh, tmp_path) == "the gradient of block.mlp.down.kernel"

@@ -15,6 +15,7 @@ from trm_jax.checkpoints.integrity import DamageError, Fingerprint, require_seal
 from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_sound, require_same_weights
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.errors import listing
+from trm_jax.hardware import placements
 from trm_jax.model import (
     TRM,
     Qwen,
@@ -205,23 +206,25 @@ def _load_weights(folder: pathlib.Path, abstract: Any, dtype=None) -> Any:
     if others := [name for name, weight in found.items() if not jnp.issubdtype(weight.dtype, jnp.floating)]:
         raise CheckpointError(f"{folder} holds weights that are not floating-point numbers: {listing(others)}")
 
+    # Each weight goes straight to its place: on a mesh, no device and no process ever holds all of it.
+    places = placements(named_weights(abstract))
+
     def load(name, expected):
-        target = _on_device(expected.shape, dtype or found[name].dtype)
+        target = jax.ShapeDtypeStruct(expected.shape, dtype or found[name].dtype, sharding=places[name])
         return ocp.load((folder / name).absolute(), {"weight": target})["weight"]
 
     return with_weights(abstract, {name: load(name, expected) for name, expected in named_weights(abstract).items()})
 
 
 def _load_trained(folder: pathlib.Path, abstract: TRM, part: str) -> TRM:
-    wanted = {f"{part}.{name}": _on_device(w.shape, w.dtype) for name, w in named_weights(abstract).items()}
+    places = placements(named_weights(abstract))
+    wanted = {
+        f"{part}.{name}": jax.ShapeDtypeStruct(weight.shape, weight.dtype, sharding=places[name])
+        for name, weight in named_weights(abstract).items()
+    }
     require_same_weights(folder, wanted, subset=True)
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
         found = ocp.load(folder.absolute(), wanted)
     return with_weights(abstract, {name.removeprefix(f"{part}."): leaf for name, leaf in found.items()})
-
-
-def _on_device(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-    """Tells Orbax to load an array of this shape and type onto the first device."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))

@@ -18,4 +18,20 @@ from trm_jax.hardware.memory import (
     require_memory,
     training_memory,
 )
+from trm_jax.hardware.sharding import (
+    Groups,
+    MeshError,
+    choose_mesh,
+    describe_mesh,
+    gathered,
+    laid_out,
+    make_mesh,
+    placements,
+    put_rows,
+    put_weights,
+    require_rows,
+    row_parts,
+    shardings,
+    weight_parts,
+)
 from trm_jax.hardware.targets import compile_for

@@ -40,16 +40,17 @@ def has_nvidia_gpu() -> bool:
 
 
 def describe_device() -> str:
-    """The first device's kind, platform and, where it tells, memory.
+    """The number of devices if there are several, the kind and platform of the first and, where it tells, its memory.
 
     Example: `describe_device()` is `"NVIDIA H100 80GB HBM3 (gpu), 59.3 GiB"`.
     """
     import jax
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB" if "bytes_limit" in stats else ""
-    return f"{device.device_kind} ({device.platform}){memory}"
+    several = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
+    return f"{several}{device.device_kind} ({device.platform}){memory}"
 
 
 def _cuda_advice() -> str:

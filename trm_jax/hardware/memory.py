@@ -35,7 +35,7 @@ def peak_memory() -> int:
     """
     import resource
 
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -44,7 +44,7 @@ def free_memory() -> int:
 
     Example: `free_memory() / 2**30`.
     """
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     try:
@@ -62,13 +62,16 @@ def training_memory(
     train_config: TrainConfig,
     length: int,
     logits_rows: int,
+    row_parts: int = 1,
+    weight_parts: int = 1,
 ) -> dict[str, int]:
-    """The memory that training needs, bytes by part; tests/cuda holds it to what XLA plans for real sizes.
+    """The memory that training needs on each device, bytes by part; tests/cuda holds it to what XLA plans for real sizes.
 
     Args:
         backbone, trm: the weights, or their abstract shapes.
         length: of the longest rows, tokens.
         logits_rows: tokens whose logits exist at the same time.
+        row_parts, weight_parts: into how many parts a mesh splits the rows of a batch, and the weights.
 
     Example: `training_memory(backbone, trm, qwen, TRMConfig.residual(), TrainConfig(), 512, logits_rows=256)["backbone"]`.
     """
@@ -78,16 +81,16 @@ def training_memory(
         MLP_RATIO * backbone_config.width,
         _kv_width(backbone_config, trm_config),
     )
-    tokens = train_config.batch_size * length
+    tokens = train_config.batch_size // row_parts * length
     # Of each block call stay its input, queries, keys, values, the attention's output, the gate and the MLP's output.
     call = 4 * width + 2 * kv_width + mlp_width
     # Of one call at a time: the MLP's inner arrays and their gradients, or the logits of one chunk and their gradient.
     working = max(tokens * 4 * mlp_width * size, logits_rows * backbone_config.vocab_size * (2 * 4 + size))
     return {
-        "backbone": count_bytes(backbone),
-        "masters": 4 * trained,
-        "moments": 2 * 4 * trained,
-        "moving average": 4 * trained,
+        "backbone": count_bytes(backbone) // weight_parts,
+        "masters": 4 * trained // weight_parts,
+        "moments": 2 * 4 * trained // weight_parts,
+        "moving average": 4 * trained // weight_parts,
         "gradients and copies": trained
         * (4 + 2 * size),  # the sum in float32; weights and gradients in the type computed in
         "hidden states": tokens * train_config.accumulation * width * size * 8,  # x, four levels, y, z, the context

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import QwenConfig
+from trm_jax.hardware import gathered
 from trm_jax.model.attention import Attention, Rotation
 from trm_jax.model.kv_cache import KeysValues, KVCache, Past
 from trm_jax.model.layers import RMSNorm, SwiGLU
@@ -79,7 +80,7 @@ class Qwen(nnx.Module):
         length, num_layers = tokens.shape[1], self.config.num_layers
         rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
         depths = [round(level * num_layers / (NUM_LEVELS - 1)) for level in range(NUM_LEVELS)]
-        h = self.embedding[...][tokens]
+        h = gathered({"embedding": self.embedding[...]})["embedding"][tokens]
         if not self.stacked:
             every, after = [], [h]
             for index, layer in enumerate(self.layers):
@@ -90,7 +91,7 @@ class Qwen(nnx.Module):
 
         def step(carry, layer_and_depth):
             (h, levels), (layer, depth) = carry, layer_and_depth
-            h, new = layer(h, rotation, cache and cache.past(0, depth - 1))
+            h, new = gathered(layer)(h, rotation, cache and cache.past(0, depth - 1))
             here = (jnp.array(depths) == depth)[:, None, None, None]
             return (h, jnp.where(here, h[None], levels)), new
 

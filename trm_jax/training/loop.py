@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from trm_jax.checkpoints import HELD_OUT_LOSS, Checkpoints, RunConfig, read_config
 from trm_jax.data import Batch, Loader, StreamLoader
-from trm_jax.hardware import Programs
+from trm_jax.hardware import Programs, put_rows, put_weights
 from trm_jax.model import TRM, Qwen
 from trm_jax.training.metrics import MetricsLog, NonFiniteError, TrainedBatch, plot_loss
 from trm_jax.training.optimizer import make_optimizer, make_schedule, supervision_depths
-from trm_jax.training.step import TrainState, fault_places, make_eval_batch, make_train_batch, new_state
+from trm_jax.training.step import ROWS_AT, TrainState, fault_places, make_eval_batch, make_train_batch, new_state
 from trm_jax.training.trackers import TrackerName, open_tracker
 
 
@@ -70,7 +70,7 @@ def fit(
     eval_batch = Programs(make_eval_batch(dtype), _describe_held_out, _say)
     # The learning rates of the whole run, in the host's memory: see MetricsLog.
     learning_rates = np.asarray(make_schedule(config.train, optimizer_steps)(np.arange(optimizer_steps)))
-    state = new_state(trm, optimizer)
+    state = put_weights(new_state(trm, optimizer))
     with (
         Checkpoints(folder) as checkpoints,
         StopRequest() as stop,
@@ -82,15 +82,15 @@ def fit(
         if isinstance(loader, Loader):  # a stream does not tell which shapes will come
             depth = (np.int32(0),) if config.train.random_depth else ()
             shapes = loader.of_each_shape(start, num_batches)
-            train_batch.prepare((state, backbone, batch, *depth) for batch in shapes)
+            train_batch.prepare((state, backbone, put_rows(batch, ROWS_AT), *depth) for batch in shapes)
         if held_out is not None and start < num_batches:
             shapes = held_out.of_each_shape(0, held_out.batches_per_epoch)
-            eval_batch.prepare((state.ema, backbone, batch) for batch in shapes)
+            eval_batch.prepare((state.ema, backbone, put_rows(batch, ROWS_AT)) for batch in shapes)
         log = MetricsLog(folder, start, learning_rates, int(state.steps), fault_places(trm), tracker)
         for index in (bar := tqdm(range(start, num_batches), "training", num_batches, unit="batch", initial=start)):
             started, number, batch, depth = time.perf_counter(), index + 1, loader[index], int(depths[index])
             depth_argument = (np.int32(depth),) if config.train.random_depth else ()
-            state, metrics = train_batch(state, backbone, jax.device_put(batch), *depth_argument)
+            state, metrics = train_batch(state, backbone, put_rows(batch, ROWS_AT), *depth_argument)
             due = number % save_every == 0 or number == num_batches
 
             def rate(due=due, state=state):
@@ -117,7 +117,7 @@ def fit(
 
 def held_out_loss(eval_batch, ema: TRM, backbone: Qwen, held_out: Loader) -> dict[str, list[float]]:
     """HELD_OUT_LOSS: the loss after each supervision step over all held-out rows, nats a token."""
-    sums = [eval_batch(ema, backbone, jax.device_put(held_out[i])) for i in range(held_out.batches_per_epoch)]
+    sums = [eval_batch(ema, backbone, put_rows(held_out[i], ROWS_AT)) for i in range(held_out.batches_per_epoch)]
     losses, labels = (np.sum(jax.device_get(part), axis=0) for part in zip(*sums, strict=True))
     return {HELD_OUT_LOSS: (losses.astype(np.float64) / labels).tolist()}
 

@@ -22,7 +22,16 @@ from trm_jax.config import DataConfig, TrainConfig, TRMConfig
 from trm_jax.data import DataError, TrainingSet
 from trm_jax.errors import UserError, differences, listing
 from trm_jax.files import locked, partial_of
-from trm_jax.hardware import count_weights, describe_device, require_memory, training_memory
+from trm_jax.hardware import (
+    count_weights,
+    describe_device,
+    describe_mesh,
+    require_memory,
+    require_rows,
+    row_parts,
+    training_memory,
+    weight_parts,
+)
 from trm_jax.model import (
     TRM,
     Qwen,
@@ -57,11 +66,13 @@ class Run:
         trm, train, training_set = self.config.trm, self.config.train, self.training_set
         held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
         steps = int(supervision_depths(train, trm.supervision_steps, self.config.num_batches).sum())
+        mesh = describe_mesh({"backbone": self.backbone, "trm": abstract_trm(self.backbone, trm)})
         return (
             f"device        {describe_device()}, computing in {train.dtype}\n"
-            f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
+            + (f"mesh          {mesh}\n" if mesh else "")
+            + f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
             f"{count_weights(self.backbone):,} frozen\n"
-            f"memory        about {sum(self.memory.values()) / 2**30:.2f} GiB expected\n"
+            f"memory        about {sum(self.memory.values()) / 2**30:.2f} GiB expected{' on each device' if mesh else ''}\n"
             f"recursion     {recursion}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
             f"{trm.passes * trm.calls} block calls a token\n"
             f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
@@ -111,6 +122,7 @@ def make_run(
     trained = abstract_trm(backbone, trm)
     if init is not None:
         init = with_weights(trained, named_weights(init))
+    require_rows(train.batch_size)
     config = RunConfig(
         backbone_fingerprint=model.backbone_fingerprint,
         data=data,
@@ -121,7 +133,8 @@ def make_run(
         train=train,
         init=None if init is None else Fingerprint.of(named_weights(init).items()),
     )
-    memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, logits_rows=CHUNK)
+    parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
+    memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, CHUNK, **parts)
     require_memory(sum(memory.values()))
     return Run(model, config, training_set, backbone, memory, init)
 

@@ -11,10 +11,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from trm_jax.data import NO_LABEL, Batch
+from trm_jax.hardware import Groups, gathered, laid_out
 from trm_jax.model import TRM, Hidden, Qwen, cast, named_weights
 from trm_jax.training.loss import cross_entropy
 
 NO_FAULT = -1
+ROWS_AT = 1  # the dimension of a batch's arrays that holds the rows of a micro-batch
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
 
@@ -74,12 +76,18 @@ def make_train_batch(
     It takes the state, which it donates, the backbone, the batch and, optionally, how many supervision steps to take: an
     int32 scalar up to N_sup, without which it takes N_sup. One compiled program serves all such numbers.
 
+    On a mesh the rows of a micro-batch are split into a group for each device that has rows of its own. A group's gradient
+    stays on its device until all micro-batches are added; then the groups' gradients are summed, once a supervision step.
+
     Example: `state, metrics = make_train_batch(optimizer, 0.999, jnp.bfloat16)(state, backbone, batch)`.
     """
 
     @functools.partial(jax.jit, donate_argnames="state")
     def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
-        hidden = jax.lax.map(lambda tokens: backbone(tokens)[0], batch.tokens)  # [A, ...], once for all steps
+        groups = Groups()
+        batch = groups.split(batch, ROWS_AT)
+        # [A, ...], once for all steps
+        hidden = jax.lax.map(groups.map(lambda tokens: backbone(tokens)[0]), batch.tokens)
         labelled = jnp.sum(batch.labels != NO_LABEL)
         # Checked once, before all steps: what a step does to the weights is checked as its gradients and updates.
         given = [_all_finite(hidden), *map(_all_finite, jax.tree.leaves(state.trm))]
@@ -87,11 +95,15 @@ def make_train_batch(
 
         def supervision_step(index, carry):
             state, answers, latents, metrics = carry
-            micro = functools.partial(_micro_batch, state.trm, backbone, index == 0, labelled, dtype)
-            zeros = jax.tree.map(jnp.zeros_like, state.trm)
-            (grads, loss, correct), (answers, latents) = jax.lax.scan(
-                micro, (zeros, jnp.float32(0), jnp.float32(0)), (batch, hidden, answers, latents)
-            )
+            gradient = functools.partial(_gradient, state.trm, backbone, index == 0, labelled, dtype)
+
+            def micro_batch(sums, inputs):
+                found, states = groups.map(gradient)(inputs)
+                return jax.tree.map(jnp.add, sums, found), states
+
+            zeros = jax.tree.map(jnp.zeros_like, state.trm), jnp.float32(0), jnp.float32(0)
+            sums, (answers, latents) = jax.lax.scan(micro_batch, groups.each(zeros), (batch, hidden, answers, latents))
+            grads, loss, correct = groups.sum(sums)
             state, updates = _update(state, grads, optimizer, ema_decay)
             # Without the barrier XLA sums the squares in the kernel that updates the state, which then cannot be in place.
             state, updates = jax.lax.optimization_barrier((state, updates))
@@ -109,7 +121,8 @@ def make_train_batch(
         # JAX compiles this to a scan if the depth is fixed, and to a while loop if it is known only at run time.
         carry = (state, start, start, unseen)
         state, _, _, metrics = jax.lax.fori_loop(0, most if depth is None else depth, supervision_step, carry)
-        return dataclasses.replace(state, batches=state.batches + 1), metrics
+        # Laid out in another way it would need another program for the next batch.
+        return laid_out(dataclasses.replace(state, batches=state.batches + 1)), metrics
 
     return train_batch
 
@@ -119,12 +132,18 @@ def make_eval_batch(dtype) -> Callable[[TRM, Qwen, Batch], tuple[Float[Array, " 
 
     @jax.jit
     def eval_batch(trm: TRM, backbone: Qwen, batch: Batch):
-        batch = jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch)
-        hidden, _ = backbone(batch.tokens)
+        groups = Groups()
+        batch = groups.split(jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch))
+        hidden = groups.map(lambda tokens: backbone(tokens)[0])(batch.tokens)
 
         def supervision_step(states, index):
-            loss, (_, *states) = supervision_loss(trm, backbone, batch, hidden, *states, index == 0, 1, dtype)
-            return tuple(states), loss
+            def of_group(inputs):
+                batch, hidden, states = inputs
+                loss, (_, *states) = supervision_loss(trm, backbone, batch, hidden, *states, index == 0, 1, dtype)
+                return tuple(states), loss
+
+            states, loss = groups.map(of_group)((batch, hidden, states))
+            return states, groups.sum(loss)
 
         start = jnp.zeros(hidden.last.shape, dtype)
         _, losses = jax.lax.scan(supervision_step, (start, start), jnp.arange(trm.config.supervision_steps))
@@ -148,12 +167,12 @@ def _first_fault(finite: list[Bool[Array, ""]]) -> Int[Array, ""]:
     return jnp.where(bad.any(), jnp.argmax(bad), NO_FAULT).astype(jnp.int32)
 
 
-def _micro_batch(trm: TRM, backbone: Qwen, first, labelled, dtype, sums, inputs):
-    """Adds one micro-batch's gradient, loss and correct tokens to the sums; returns the refined y and z."""
+def _gradient(trm: TRM, backbone: Qwen, first, labelled, dtype, inputs):
+    """A micro-batch's gradient, loss and correct tokens; and its refined y and z."""
     batch, hidden, y, z = inputs
     loss_and_grad = jax.value_and_grad(supervision_loss, has_aux=True)
     (loss, (correct, *states)), grads = loss_and_grad(trm, backbone, batch, hidden, y, z, first, labelled, dtype)
-    return jax.tree.map(jnp.add, sums, (grads, loss, correct)), tuple(states)
+    return (grads, loss, correct), tuple(states)
 
 
 def supervision_loss(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden, y, z, first, labelled, dtype):
@@ -161,14 +180,14 @@ def supervision_loss(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden, y, 
 
     `first` puts the learned y_init in place of y. Returns the loss and (correct tokens, y, z).
     """
-    trm = cast(trm, dtype)
+    trm = gathered(cast(trm, dtype))
     context = trm.context(hidden)
     y = jnp.where(first, trm.start(context)[0], y)
     rotation = backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
     y, z = trm.supervision_step(context, y, z, rotation)
     last_at, y_at = (jnp.take_along_axis(h, batch.positions[..., None], axis=1) for h in (hidden.last, y))
     features = trm.features(last_at, y_at).reshape(-1, y.shape[-1])
-    head = backbone.head if trm.head is None else trm.head[...]
+    head = gathered({"head": backbone.head})["head"] if trm.head is None else trm.head[...]
     total = cross_entropy(features, head, batch.labels.reshape(-1), trm.head is not None)
     return total.loss / labelled, (total.correct, y, z)
 
