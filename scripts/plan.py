@@ -1,6 +1,7 @@
 """What a training or an evaluation would need of a GPU, and what bounds its speed; without a GPU and without weights."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 from trm_jax import cli
@@ -39,6 +40,12 @@ class Train(Common):
     """Longer examples are dropped, tokens."""
     accumulation: int = 1
     """Micro-batches in a batch."""
+    gpus: int = 1
+    """Cards that share the work."""
+    mesh: str | None = None
+    """How they share it, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
+    link: float = 450
+    """With --compile: gigabytes a second that each card can send (450: NVLink of an H100)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,15 +77,17 @@ def main(options: Train | Decode) -> None:
             max_length=options.max_length,
             dtype=options.dtype,
         )
-        plan = TrainingPlan(backbone, trm, train, card)
+        plan = TrainingPlan(backbone, trm, train, card, options.gpus, options.mesh)
+        compile_plan = functools.partial(plan.compile, options.link * 1e9)
     else:
         config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, options.head, ())
         sizes = dict(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
         plan = DecodingPlan(backbone, trm, config, card, options.dtype, **sizes)
+        compile_plan = plan.compile
     print(f"{options.model or options.config}, {options.preset}: {plan.describe()}")
     if options.compile:
         try:
-            print(plan.compile())
+            print(compile_plan())
         except RuntimeError as error:
             raise UserError(f"this JAX cannot compile for a CUDA GPU: {error}") from None
 

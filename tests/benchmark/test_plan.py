@@ -9,11 +9,12 @@ from tests.support.command_line import ROOT, run
 from tests.support.models import PRESETS
 from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch
 from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
+from trm_jax.benchmark.exchange import describe_exchange
 from trm_jax.benchmark.work import Work
 from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.decoding import DecodeConfig
 from trm_jax.errors import UserError
-from trm_jax.hardware import CARDS, count_bytes, count_flops, find_card, largest
+from trm_jax.hardware import CARDS, Hlo, MeshError, count_bytes, count_flops, find_card, largest
 
 SIZE = "qwen2.5-math-1.5b"
 
@@ -61,6 +62,31 @@ def test_the_largest_batch_fits_and_the_next_does_not(monkeypatch):
     most = int(plan.describe().partition("--batch-size ")[2].split()[0])
     usable = CARDS["rtx4090"].memory * 3 // 4
     assert sum(plan.memory(most).values()) <= usable < sum(plan.memory(most + 1).values())
+
+
+def test_several_gpus_hold_a_part_each():
+    """Rows over data, and the weights of which nothing is whole over fsdp."""
+    train = TrainConfig(batch_size=64)
+    alone = TrainingPlan(SIZES[SIZE], TRMConfig.residual(), train, CARDS["h100"]).memory()
+    rows = TrainingPlan(SIZES[SIZE], TRMConfig.residual(), train, CARDS["h100"], 8).memory()
+    weights = TrainingPlan(SIZES[SIZE], TRMConfig.residual(), train, CARDS["h100"], 8, "fsdp=8").memory()
+    assert rows["activations"] == weights["activations"] == alone["activations"] // 8
+    assert rows["backbone"] == alone["backbone"] == 8 * weights["backbone"]
+    assert rows["moments"] == alone["moments"] == 8 * weights["moments"]
+    with pytest.raises(MeshError, match="cannot be split over 8 GPUs"):
+        TrainingPlan(SIZES[SIZE], TRMConfig.residual(), TrainConfig(batch_size=12), CARDS["h100"], 8)
+
+
+def test_the_time_of_an_exchange_is_that_of_a_ring():
+    text = """ENTRY %main (x: f32[8,4]) -> f32[8,4] {
+  %x = f32[1000000]{0} parameter(0)
+  %a = f32[1000000]{0} all-reduce(%x)
+  ROOT %b = f32[4000000]{0} all-gather(%a), dimensions={0}
+}
+"""
+    said = describe_exchange(Hlo(text), 4, 1e9)
+    assert "1 all-gather of 0.0149 GiB; 1 all-reduce of 0.00373 GiB" in said
+    assert f"{(2 * 0.75 * 4e6 + 0.75 * 16e6) / 1e9:.3g} s at 1 GB/s" in said
 
 
 def test_the_share_of_the_card_that_is_needed_is_named(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trm_jax.hardware.hlo import Hlo
+from trm_jax.hardware.hlo import Collective, Hlo
 
 TEXT = """HloModule jit_f, is_scheduled=true
 
@@ -44,6 +44,31 @@ def test_loops_kernels_and_launches_are_counted():
     assert program.launches() == 1 + 5 * (1 + 3 * 2)
     with pytest.raises(ValueError, match="0 loops"):
         program.loop(7)
+
+
+EXCHANGES = """HloModule jit_f, is_scheduled=true
+
+%body (state.2: (f32[8,4], s32[])) -> (f32[8,4], s32[]) {
+  %state.2 = (f32[8,4]{1,0}, s32[]) parameter(0)
+  %all-reduce-start.1 = ((f32[8,4]{1,0}, bf16[2]{0}), (f32[8,4]{1,0}, bf16[2]{0})) all-reduce-start(%state.2)
+  %all-reduce-done.1 = (f32[8,4]{1,0}, bf16[2]{0}) all-reduce-done(%all-reduce-start.1)
+  ROOT %out.1 = (f32[8,4]{1,0}, s32[]) tuple(%all-reduce-done.1)
+}
+
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {
+  %x = f32[8,4]{1,0} parameter(0)
+  %all-gather.1 = f32[32,4]{1,0} all-gather(%x), dimensions={0}
+  %while.3 = (f32[8,4]{1,0}, s32[]) while(%x), body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %y = f32[8,4]{1,0} get-tuple-element(%while.3), index=0
+}
+"""
+
+
+def test_exchanges_between_devices_are_counted_with_their_results():
+    whole, in_loop = Hlo(EXCHANGES).collectives
+    assert whole == Collective("all-gather", 32 * 4 * 4, ())
+    assert in_loop == Collective("all-reduce", 8 * 4 * 4 + 2 * 2, (5,))
+    assert (whole.times, in_loop.times) == (1, 5)
 
 
 def test_sizes_targets_and_what_is_fused_are_read():

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -125,24 +124,13 @@ def text(mesh: str) -> Hlo:
     return Hlo(program("residual", ADAMW, mesh).as_text())
 
 
-def collectives(program: Hlo) -> list[tuple[tuple, str, int]]:
-    """The trip counts of the loops around each, its kind, and its bytes."""
-    places = [((), program.entry), *((loop.path, loop.body) for loop in program.loops)]
-    return [
-        (path, kernel.opcode.removesuffix("-start"), kernel.bytes)
-        for path, computation in places
-        for kernel in program.kernels(computation)
-        if re.match("all-|reduce-scatter|collective-", kernel.opcode)
-    ]
-
-
 def test_with_rows_split_the_gradients_meet_once_a_step():
-    found = [one for one in collectives(text("data=4")) if one[2] > 64]
-    assert [(path, kind) for path, kind, _ in found] == [((STEPS,), "all-reduce")]
+    found = [one for one in text("data=4").collectives if one.bytes > 64]
+    assert [(one.path, one.kind) for one in found] == [((STEPS,), "all-reduce")]
     weights = named_weights(tiny_model("residual").trm)
     # That of y_init is nothing: only the last pass is differentiated.
     trained = 4 * sum(weight.size for name, weight in weights.items() if name != "y_init")
-    assert trained <= found[0][2] <= trained + 64
+    assert trained <= found[0].bytes <= trained + 64
 
 
 def test_with_weights_split_they_are_gathered_and_nothing_else_moves_within_a_step():
@@ -152,7 +140,7 @@ def test_with_weights_split_they_are_gathered_and_nothing_else_moves_within_a_st
         ((MICRO_BATCHES, 3), "all-gather")
     }  # the loop over three layers
     layers = named_weights(tiny_model("residual").backbone.layers)
-    assert max(size for _, _, size in found) <= max(4 * weight[0].size for weight in layers.values())
+    assert max(one.bytes for one in found) <= max(4 * weight[0].size for weight in layers.values())
 
 
 @pytest.mark.parametrize("mesh", ["data=4", "fsdp=4"])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trm_jax.benchmark.exchange import NVLINK, describe_exchange
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import describe_loops
 from trm_jax.benchmark.sizes import abstract_backbone
@@ -24,16 +25,21 @@ from trm_jax.hardware import (
     MLP_RATIO,
     Card,
     Hlo,
+    MeshError,
     cache_bytes,
+    card_mesh,
     compile_for,
     count_bytes,
     count_weights,
     describe_bytes,
     largest,
+    mesh_sizes,
+    rows_shardings,
+    shardings,
     training_memory,
 )
 from trm_jax.model import QwenTRM, abstract_trm, cast, for_decoding
-from trm_jax.training import CHUNK, make_optimizer, make_train_batch, new_state
+from trm_jax.training import CHUNK, ROWS_AT, make_optimizer, make_train_batch, new_state
 
 MOST_BATCH = 4096
 
@@ -56,6 +62,19 @@ class TrainingPlan:
     trm_config: TRMConfig
     train_config: TrainConfig
     card: Card
+    gpus: int = 1
+    mesh: str | None = None  # of several GPUs; None: all on `data`
+
+    def __post_init__(self):
+        rows, parts = self.train_config.batch_size, self._parts[0]
+        if rows % parts:
+            raise MeshError(f"batches of {rows} rows cannot be split over {parts} GPUs (data x fsdp)")
+
+    @property
+    def _parts(self) -> tuple[int, int]:
+        """Into how many parts the mesh splits rows, and weights."""
+        sizes = mesh_sizes(self.mesh, self.gpus)
+        return sizes["data"] * sizes["fsdp"], sizes["fsdp"] * sizes["tensor"]
 
     @functools.cached_property
     def _weights(self) -> tuple:
@@ -75,10 +94,12 @@ class TrainingPlan:
         return {(int(length), int(answer)): int(count) for (length, answer), count in zip(shapes, counts, strict=True)}
 
     def memory(self, batch_size: int | None = None) -> dict[str, int]:
-        """Bytes by part, for the longest rows."""
+        """Bytes of each GPU by part, for the longest rows."""
         train = dataclasses.replace(self.train_config, batch_size=batch_size or self.train_config.batch_size)
         longest = max(length for length, _ in self.shapes)
-        return training_memory(*self._weights, self.backbone_config, self.trm_config, train, longest, CHUNK)
+        return training_memory(
+            *self._weights, self.backbone_config, self.trm_config, train, longest, CHUNK, *self._parts
+        )
 
     def batch(self, length: int, answer: int) -> Work:
         """One batch of rows of this length, with all its supervision steps.
@@ -114,8 +135,8 @@ class TrainingPlan:
         """All batches of an epoch."""
         return sum((self.batch(*shape).times(count) for shape, count in self.shapes.items()), Work(0, 0, 0))
 
-    def compile(self) -> str:
-        """Peak memory and kernels of the longest batch, as XLA compiles it for the card."""
+    def program(self) -> jax.stages.Compiled:
+        """The longest batch, as XLA compiles it for the card, or for each of several."""
         length, answer = max(self.shapes)
         optimizer = make_optimizer(self.train_config, 1)
         backbone, trm = self._weights
@@ -123,22 +144,38 @@ class TrainingPlan:
         shapes = [(1, self.train_config.batch_size, count) for count in (length, answer, answer)]
         batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
         train_batch = make_train_batch(optimizer, 0.999, jnp.dtype(self.train_config.dtype))
-        return _describe_compiled(compile_for(self.card, train_batch, state, backbone, batch), "a batch")
+        if self.gpus == 1:
+            return compile_for(self.card, train_batch, state, backbone, batch)
+        mesh = card_mesh(self.card, self.gpus, self.mesh)
+        placed = [_placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
+        placed.append(_placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
+        return compile_for(self.card, train_batch, *placed, mesh=mesh)
+
+    def compile(self, link: float = NVLINK) -> str:
+        """Peak memory and kernels of the longest batch, as XLA compiles it for the card.
+
+        With several GPUs also what they exchange, and how long that takes at best over a `link`, bytes/s that each can send.
+        """
+        program = self.program()
+        said = _describe_compiled(program, "a batch")
+        return said if self.gpus == 1 else f"{said}\n{describe_exchange(Hlo(program.as_text()), self.gpus, link)}"
 
     def describe(self) -> str:
         """The plan, for a person."""
         batches, train = sum(self.shapes.values()), self.train_config
-        most = largest(lambda rows: sum(self.memory(rows).values()) <= usable_memory(self.card)[1], MOST_BATCH)
+        parts, usable = self._parts[0], usable_memory(self.card)[1]
+        most = parts * largest(lambda rows: sum(self.memory(rows * parts).values()) <= usable, MOST_BATCH)
         rows = f"at most --batch-size {most}" if most else "not even one row fits"
         head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {train.batch_size}"
-        return "\n".join(
-            [
-                f"{head}, on {self.card.name}",
-                f"memory       {describe_bytes(self.memory())}, worked out",
-                f"             {_describe_fit(self.memory(), self.card)}; {rows}",
-                f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}",
-            ]
-        )
+        several = "" if self.gpus == 1 else f"{self.gpus} x "
+        lines = [
+            f"{head}, on {several}{self.card.name}",
+            f"memory       {describe_bytes(self.memory())}, worked out{' for each' if several else ''}",
+            f"             {_describe_fit(self.memory(), self.card)}; {rows}",
+        ]
+        if not several:
+            lines.append(f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}")
+        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +260,10 @@ class DecodingPlan:
                 f"GSM8K's test {tokens:,} tokens of 1,319 answers, without reading the prompts: {whole}",
             ]
         )
+
+
+def _placed(tree, places):
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places)
 
 
 def block_of(trm):

@@ -4,7 +4,7 @@ from trm_jax.hardware.cards import CARDS, Card, find_card
 from trm_jax.hardware.compilation import Programs
 from trm_jax.hardware.devices import choose_device, describe_device, has_nvidia_gpu
 from trm_jax.hardware.flops import count_flops
-from trm_jax.hardware.hlo import Hlo
+from trm_jax.hardware.hlo import Collective, Hlo
 from trm_jax.hardware.memory import (
     MLP_RATIO,
     cache_bytes,
@@ -26,12 +26,14 @@ from trm_jax.hardware.sharding import (
     gathered,
     laid_out,
     make_mesh,
+    mesh_sizes,
     placements,
     put_rows,
     put_weights,
     require_rows,
     row_parts,
+    rows_shardings,
     shardings,
     weight_parts,
 )
-from trm_jax.hardware.targets import compile_for
+from trm_jax.hardware.targets import card_mesh, compile_for

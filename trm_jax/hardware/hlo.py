@@ -15,6 +15,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+)$")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation|async_execution_thread)=%?([\w.\-]+)")
+_EXCHANGE = re.compile("all-|reduce-scatter|collective-")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -30,7 +31,7 @@ class Instruction:
     @property
     def bytes(self) -> int:
         """Bytes of the result, that of all its parts for a tuple."""
-        return sum(BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in self.arrays)
+        return _bytes_of(self.arrays)
 
     @property
     def arrays(self) -> list[tuple[str, str]]:
@@ -55,6 +56,20 @@ class Instruction:
         """What a custom call calls: a function of cuBLAS, cuDNN or a kernel's name."""
         found = re.search(r'custom_call_target="([^"]*)"', self.rest)
         return found[1] if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """An instruction by which devices exchange numbers."""
+
+    kind: str  # all-reduce, all-gather, reduce-scatter, all-to-all, collective-permute
+    bytes: int  # of its result, on each device
+    path: tuple[int | None, ...]  # trip counts of the loops around it, the outermost first
+
+    @property
+    def times(self) -> int:
+        """How often a run of the program does it; a loop of unknown length counts once."""
+        return math.prod(count or 1 for count in self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +106,17 @@ class Hlo:
         if len(found) != 1:
             raise ValueError(f"{len(found)} loops at {path}; there are {[loop.path for loop in self.loops]}")
         return found[0]
+
+    @functools.cached_property
+    def collectives(self) -> list[Collective]:
+        """All exchanges between devices."""
+        places = [((), self.entry), *((loop.path, loop.body) for loop in self.loops)]
+        return [
+            Collective(kernel.opcode.removesuffix("-start"), _exchanged_bytes(kernel), path)
+            for path, computation in places
+            for kernel in self.kernels(computation)
+            if _EXCHANGE.match(kernel.opcode)
+        ]
 
     def kernels(self, computation: str) -> list[Instruction]:
         """What a computation launches each time it runs, without the loops in it; of a condition, all branches."""
@@ -139,6 +165,18 @@ def _read_instruction(name: str, text: str) -> Instruction:
             break
     opcode, _, rest = text[end + 1 :].partition("(")
     return Instruction(name, text[:end], opcode, rest)
+
+
+def _exchanged_bytes(kernel: Instruction) -> int:
+    """Bytes of an exchange's result; one that is only started has its operands before its results."""
+    arrays = kernel.arrays
+    if kernel.opcode.endswith("-start") and kernel.shape.startswith("("):
+        arrays = arrays[len(arrays) // 2 :]
+    return _bytes_of(arrays)
+
+
+def _bytes_of(arrays: list[tuple[str, str]]) -> int:
+    return sum(BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in arrays)
 
 
 def _is_second_half(instruction: Instruction) -> bool:

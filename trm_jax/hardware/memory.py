@@ -71,7 +71,8 @@ def training_memory(
         backbone, trm: the weights, or their abstract shapes.
         length: of the longest rows, tokens.
         logits_rows: tokens whose logits exist at the same time.
-        row_parts, weight_parts: into how many parts a mesh splits the rows of a batch, and the weights.
+        row_parts, weight_parts: into how many parts a mesh splits the rows of a batch, and the weights. What of the
+            activations is split by the heads, and the output head that is gathered, are not counted.
 
     Example: `training_memory(backbone, trm, qwen, TRMConfig.residual(), TrainConfig(), 512, logits_rows=256)["backbone"]`.
     """

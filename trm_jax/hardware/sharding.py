@@ -57,17 +57,26 @@ def make_mesh(sizes: str | None = None, devices: Sequence[Any] | None = None) ->
     Example: `make_mesh("fsdp=2,tensor=2")`.
     """
     devices = jax.devices() if devices is None else devices
+    found = mesh_sizes(sizes, len(devices))
+    # Auto: with Explicit axes, which are JAX's default, looking up embeddings raises an error.
+    return Mesh(np.array(devices).reshape(*found.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_sizes(sizes: str | None, count: int) -> dict[str, int]:
+    """The sizes of all axes of a mesh of `count` devices. Raises MeshError.
+
+    Example: `mesh_sizes("fsdp=4", 4)` is `{"data": 1, "fsdp": 4, "tensor": 1}`.
+    """
     found = dict.fromkeys(AXES, 1)
-    for part in [f"data={len(devices)}"] if sizes is None else sizes.split(","):
+    for part in [f"data={count}"] if sizes is None else sizes.split(","):
         axis, _, size = part.strip().partition("=")
         if axis not in AXES or not size.isdecimal() or int(size) < 1:
             raise MeshError(f"--mesh {sizes}: {part!r} is no axis with its size, such as data=4 ({', '.join(AXES)})")
         found[axis] = int(size)
-    if math.prod(found.values()) != len(devices):
+    if math.prod(found.values()) != count:
         shape = " x ".join(map(str, found.values()))
-        raise MeshError(f"--mesh {sizes}: {shape} do not make up the number of devices, {len(devices)}")
-    # Auto: with Explicit axes, which are JAX's default, looking up embeddings raises an error.
-    return Mesh(np.array(devices).reshape(*found.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        raise MeshError(f"--mesh {sizes}: {shape} do not make up the number of devices, {count}")
+    return found
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
@@ -96,6 +105,11 @@ def put_weights(tree: Any) -> Any:
     return tree if mesh is None else jax.device_put(tree, shardings(tree, mesh))
 
 
+def rows_shardings(tree: Any, mesh: Mesh, rows_at: int = 0) -> Any:
+    """Where the rows of arrays, their dimension `rows_at`, lie. Example: `rows_shardings(batch, mesh, rows_at=1)`."""
+    return jax.tree.map(lambda array: NamedSharding(mesh, _rows_spec(len(array.shape), rows_at)), tree)
+
+
 def put_rows(tree: Any, rows_at: int = 0) -> Any:
     """Arrays of the host on the devices of the chosen mesh, each of which takes its rows, else on the first device.
 
@@ -107,11 +121,10 @@ def put_rows(tree: Any, rows_at: int = 0) -> Any:
     if mesh is None:
         return jax.device_put(tree)
 
-    def put(array):
-        sharding = NamedSharding(mesh, _rows_spec(array.ndim, rows_at))
+    def put(array, sharding):
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(put, tree, rows_shardings(tree, mesh, rows_at))
 
 
 def describe_mesh(tree: Any) -> str | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
 from trm_jax.hardware.cards import Card
+from trm_jax.hardware.sharding import make_mesh
 
 # Shared memory by compute capability, bytes a multiprocessor and most of a block, and resident threads (CUDA C++
 # Programming Guide, technical specifications by compute capability).
@@ -22,24 +24,33 @@ _BY_CAPABILITY = {
 }
 
 
-def compile_for(card: Card, function: Any, *args, **static) -> jax.stages.Compiled:
+def compile_for(card: Card, function: Any, *args, mesh: Mesh | None = None, **static) -> jax.stages.Compiled:
     """The program of a jitted function for a card; `args` are arrays or their shapes.
 
-    Raises RuntimeError where JAX has no CUDA plugin.
+    With a `mesh` of `card_mesh` it is the program of each of several cards, and the shapes say where they lie. Raises
+    RuntimeError where JAX has no CUDA plugin.
 
     Example: `compile_for(CARDS["h100"], prefill, model, tokens, lengths, config=config).memory_analysis()`.
     """
-    device = _describe(card)
-    args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), args)
     # Pallas asks which GPU a kernel is for.
-    abstract = jax.sharding.AbstractDevice(device_kind=card.name, num_cores=card.multiprocessors, platform="gpu")
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=abstract)):
+    device = jax.sharding.AbstractDevice(device_kind=card.name, num_cores=card.multiprocessors, platform="gpu")
+    if mesh is None:
+        alone = jax.sharding.NamedSharding(card_mesh(card), jax.sharding.PartitionSpec())
+        args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=alone), args)
+        abstract = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    else:
+        sizes, names = tuple(mesh.shape.values()), mesh.axis_names
+        abstract = jax.sharding.AbstractMesh(sizes, names, axis_types=mesh.axis_types, abstract_device=device)
+    with jax.sharding.use_abstract_mesh(abstract):
         return function.trace(*args, **static).lower(lowering_platforms=("cuda",)).compile()
 
 
 @functools.cache
-def _describe(card: Card) -> jax.sharding.NamedSharding:
-    """One abstract device of that kind, as a sharding."""
+def card_mesh(card: Card, count: int = 1, sizes: str | None = None) -> Mesh:
+    """A mesh of so many cards, none of which need be there; see `make_mesh`.
+
+    Example: `card_mesh(CARDS["h100"], 8, "fsdp=8")`.
+    """
     shared, shared_by_block, threads = _BY_CAPABILITY[card.capability]
     info = {
         "threads_per_block_limit": 1024,
@@ -67,6 +78,5 @@ def _describe(card: Card) -> jax.sharding.NamedSharding:
         'platform_name: "CUDA" dnn_version_info { major: 9 minor: 7 } '
         f'runtime_version {{ major: 12 minor: 8 patch: 0 }} device_description_str: "{card.name}"'
     )
-    topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1")
-    mesh = topologies.make_mesh(topology, (1,), ("data",))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    topology = topologies.get_topology_desc(platform="cuda", target_config=text, topology=f"1x1x{count}")
+    return make_mesh(sizes, topology.devices)
