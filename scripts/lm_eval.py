@@ -52,6 +52,8 @@ def main(options: Options) -> None:
     arguments = {name: getattr(options, name) for name in names} | {"checkpoint": str(options.checkpoint)}
     arguments["max_gen_toks"] = options.max_new_tokens or (options.longest(data) if data == "demo" else 1024)
     choose_attention(options.attention)
+    if options.output:  # before hours of work, not behind them
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     found = run_harness(
         arguments,
         list(options.tasks),

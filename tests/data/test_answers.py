@@ -1,5 +1,6 @@
 """Final answers found and compared, on forms that graders elsewhere got wrong: none may be lost, no wrong one accepted."""
 
+import time
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -22,6 +23,8 @@ from trm_jax.data.plain_numbers import parse_number
         ("\\boxed{3} and \\boxed{4", "3", "boxed"),
         ("work\n#### 42", "42", "marked"),
         ("<think>3 or 4</think><answer> 12 </answer>", "12", "marked"),
+        ("The answer is 18 (9*2).", "18", "marked"),
+        ("<think>\\boxed{4}</think> It is 5.", "5", "number"),
         ("So 12.\n\nHuman: And 5 more?", "12", "number"),
         ("#### 1\n#### 2\nmore: 3", "2", "marked"),
         ("an open \\boxed{4", "4", "number"),
@@ -68,6 +71,35 @@ UNREADABLE = (
 @pytest.mark.parametrize("text", UNREADABLE)
 def test_an_earlier_number_is_not_the_answer(text):
     assert find_answer(f"I have 3 and 7, so it is {text}") is None
+
+
+def test_a_data_sets_solution_is_a_whole():
+    """A heading in it begins no other question."""
+    assert reference_answer("First the cost.\nProblem: find x.\n2x = 10\n\\boxed{5}") == "5"
+    assert reference_answer("Step 1\nQuestion: which?\nx = 5\n#### 5") == "5"
+
+
+HARD = [
+    ("\\binom{99}{x}", "\\binom{99}{y}"),
+    ("(x+y+z+a+b+c)^{12}", "x+1"),
+    ("x^{99}+x+1=0", "x^{99}+x+2=0"),
+    ("9^{9^{9}}", "1"),
+]
+
+
+@pytest.mark.parametrize(("found", "expected"), HARD)
+def test_what_would_take_hours_is_not_computed(found, expected):
+    started = time.process_time()
+    assert not same_answer(found, expected)
+    assert not same_answer(expected, found)
+    assert time.process_time() - started < 20  # it would not return
+
+
+def test_a_long_text_without_an_answer_is_read_in_no_time():
+    started = time.process_time()
+    for filling in ("\n", " "):
+        assert find_answer("<answer>" + filling * 20_000 + "so") is None
+    assert time.process_time() - started < 20
 
 
 def test_a_data_set_must_state_its_answer():
@@ -205,6 +237,18 @@ def test_what_is_no_number(text):
         ("5²", "5²", True),
         ("5²", "5", False),
         ("0.333", "1/3", False),
+        ("x = 5", "y = 5", False),
+        ("x = 5", "5", True),
+        ("5 (6)", "30", False),
+        ("10-15", "-5", False),
+        ("1/1/2020", "1/2020", False),
+        ("1,1,2", "1,2,2", False),
+        ("\\{1,2,2\\}", "\\{1,1,2\\}", False),
+        ("1,2,2", "2, 1, 2", True),
+        ("(\\frac12,\\frac12)", "(0.5,0.5)", True),
+        ("opposite of 5", "5", False),
+        ("5 doubled", "5", False),
+        ("11 in binary", "11", False),
         ("0.\\overline{3}", "1/3", True),
         ("0.8\\overline{3}", "\\frac56", True),
         ("0.\\overline{3}", "0.3", False),

@@ -62,11 +62,15 @@ def test_of_a_folder_with_splits_one_is_read(tmp_path, caplog):
     for name, row in (("train/0.jsonl", 0), ("test-00000-of-00001.jsonl", 1), ("gsm_validation.jsonl", 2)):
         (tmp_path / "data" / name).write_bytes(as_lines([ROWS[row]]))
     (tmp_path / "dataset_infos.json").write_text('{"default": {"splits": []}}')
+    (tmp_path / "._train.jsonl").write_bytes(b"\0 of a Mac")
+    for name in ("testing.jsonl", "gsmTest2.jsonl", "held_out.jsonl"):
+        (tmp_path / "data" / name).write_bytes(as_lines([ROWS[1]]))
     caplog.set_level("INFO")
     assert load_rows(str(tmp_path), "train") == [ROWS[0]]
-    assert load_rows(str(tmp_path), "test") == [ROWS[1]]
-    assert "the split 'test' is test-00000-of-00001.jsonl" in caplog.text
-    (tmp_path / "data/test-00000-of-00001.jsonl").unlink()
+    assert load_rows(str(tmp_path), "test") == [ROWS[1]] * 3
+    assert "the split 'test' is gsmTest2.jsonl, test-00000-of-00001.jsonl, testing.jsonl" in caplog.text
+    for file in (tmp_path / "data").glob("*est*.jsonl"):
+        file.unlink()
     with pytest.raises(DataError, match="no file for the split 'test'"):
         load_rows(str(tmp_path), "test")
 
@@ -75,6 +79,7 @@ def test_of_a_folder_with_splits_one_is_read(tmp_path, caplog):
     ("name", "content", "says"),
     [
         ("a.jsonl.gz", b"no gzip", "damaged"),
+        ("a.jsonl.gz", gzip.compress(as_lines(ROWS * 99))[:40] + b"\xff" * 99, "damaged"),
         ("a.parquet", b"no parquet", "no Parquet"),
         ("a.json", b"[1, 2]", "row 1"),
         ("a.json", b'[{"question"', "not JSON"),
@@ -132,6 +137,30 @@ def test_an_answer_in_a_column_of_its_own_is_added_where_the_solution_states_non
     assert to_row(values, None, "here")["answer"] == "Ann has all of them.\n#### 7"
     assert to_row(values | {"answer": "proof"}, None, "here")["answer"] == "Ann has all of them."
     assert to_row(values | {"solution": "\\boxed{8}"}, None, "here")["answer"] == "\\boxed{8}"
+
+
+def test_an_empty_answer_column_states_nothing():
+    values = {"problem": "p", "solution": "so it is"}
+    for nothing in (None, ["5"], ""):
+        assert to_row(values | {"answer": nothing}, None, "here")["answer"] == "so it is"
+
+
+def test_alpacas_input_belongs_to_the_question():
+    values = {"instruction": "Solve it.", "input": "What is 2 + 3?", "output": "#### 5"}
+    assert to_row(values, None, "here")["question"] == "Solve it.\n\nWhat is 2 + 3?"
+    assert to_row(values | {"input": ""}, None, "here")["question"] == "Solve it."
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(DataError, match=r"here: there is no column 'b'; there are \['answer', 'question'\]"):
+        to_row(ROWS[0], ("question", "b"), "here")
+
+
+def test_a_json_file_may_hold_one_row_with_a_list(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ROWS[0] | {"tags": ["easy"]}))
+    (tmp_path / "b.json").write_text(json.dumps({"messages": [{"role": r, "content": t} for r, t in TURNS]}))
+    assert load_rows(str(tmp_path / "a.json"), "train") == [ROWS[0]]
+    assert load_rows(str(tmp_path / "b.json"), "train") == [{"question": "Really?", "answer": "#### 7"}]
 
 
 def test_columns_may_stand_behind_each_source(tmp_path):

@@ -55,7 +55,7 @@ def from_hugging_face(values: Mapping[str, Any]) -> QwenConfig:
     is_full = isinstance(kinds, list) and set(map(str, kinds)) == {"full_attention"}
     if values.get("use_sliding_window") or not is_full:
         raise ConfigError("some layers use a sliding window; the backbone computes full attention only")
-    if "quantization_config" in values:
+    if values.get("quantization_config"):
         raise ConfigError("the weights are quantised (quantization_config); take the model that was not quantised")
     if missing := sorted(FIELDS.keys() - values.keys()):
         raise ConfigError(f"config.json lacks {missing}")

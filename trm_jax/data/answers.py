@@ -21,6 +21,8 @@ STATED = re.compile(
     re.IGNORECASE,
 )
 HEADING = re.compile(r"(?:step|part|case|section|question|problem|solution|note)s?\b|\d+[.):]\s+\D", re.IGNORECASE)
+THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+NAMED = re.compile(r"[\s$]*([A-Za-z])\s*=")
 CHOICE = re.compile(r"\(?([A-Ja-j])\)?")
 
 
@@ -40,18 +42,42 @@ def find_answer(solution: str) -> FinalAnswer | None:
 
     Example: `find_answer("so it is #### 7")` is `FinalAnswer("7", "marked")`.
     """
-    solution = NEXT_QUESTION.split(solution)[0] or solution
+    solution = THOUGHT.sub("", solution) or solution
+    return _find(NEXT_QUESTION.split(solution)[0] or solution)
+
+
+def _find(solution: str) -> FinalAnswer | None:
     for start, end in sorted(_boxes(solution), reverse=True):
         if undressed(solution[start:end]):
             return FinalAnswer(solution[start:end].strip(), "boxed")
-    for stated in (_marked(solution), _tagged(solution), _stated(solution)):
-        if stated:
-            return FinalAnswer(stated, "marked")
+    if span := marked_span(solution):
+        return FinalAnswer(solution[slice(*span)], "marked")
     for line in reversed(re.sub(BOX, " ", solution).splitlines()):
         number = last_number(line)
         if number is not None:
             return FinalAnswer(number, "number") if parse_number(number) is not None else None
     return None
+
+
+def marked_span(solution: str) -> tuple[int, int] | None:
+    """Where in a solution the answer stands that is behind `####` or "the answer is"; None if there is none.
+
+    Example: `marked_span("#### 7")` is `(5, 6)`.
+    """
+    found = _marked(solution) or _tagged(solution) or _stated(solution)
+    if found is None:
+        return None
+    text, start, end = found
+    start = solution.index(text, start, end)
+    return start, start + len(text)
+
+
+def stated_answer(solution: str) -> FinalAnswer | None:
+    """As `find_answer`, but of a data set's solution, which is a whole and no continuation of a prompt.
+
+    Example: `stated_answer("#### 7")` is `FinalAnswer("7", "marked")`.
+    """
+    return _find(solution)
 
 
 def reference_answer(solution: str) -> str | None:
@@ -61,7 +87,7 @@ def reference_answer(solution: str) -> str | None:
 
     Example: `reference_answer("1+1 = 2\\n#### 2")` is `"2"`.
     """
-    found = find_answer(solution)
+    found = stated_answer(solution)
     if found and found.form != "number":
         return found.text
     solution = solution.strip()
@@ -75,6 +101,9 @@ def same_answer(found: str | None, expected: str | None) -> bool:
     Example: `same_answer("1/2", "0.5")` is True.
     """
     if found is None or expected is None or len({half for half in map(_half_of_day, (found, expected)) if half}) > 1:
+        return False
+    names = {name[1] for name in map(NAMED.match, (found, expected)) if name}
+    if len(names) > 1:  # x = 5 is not y = 5
         return False
     numbers = parse_number(found), parse_number(expected)
     if None not in numbers:
@@ -93,8 +122,8 @@ def majority(answers: Sequence[str | None]) -> int:
     return votes.index(max(votes))
 
 
-def _marked(solution: str) -> str | None:
-    """What stands behind the last `####` that is no heading of Markdown.
+def _marked(solution: str) -> tuple[str, int, int] | None:
+    """What stands behind the last `####` that is no heading of Markdown, and between which places it is to be found.
 
     Words are an answer (`#### Saturday`) if nothing follows them, a number or a formula also if a note does.
     """
@@ -103,24 +132,25 @@ def _marked(solution: str) -> str | None:
         is_last = not solution[mark.end() :].strip()
         reads = parse_number(text) is not None and (is_last or not text[:2].isalpha())
         if not HEADING.match(text) and text and (reads or is_last or is_mathematics(text)):
-            return text
+            return text, *mark.span(1)
     return None
 
 
-def _tagged(solution: str) -> str | None:
+def _tagged(solution: str) -> tuple[str, int, int] | None:
     """What stands in the last `<answer>` tag, if it is a number or a formula."""
-    for text in reversed(re.findall(r"<answer>\s*([^<>]+?)\s*</answer>", solution)):
+    for tag in reversed(list(re.finditer(r"<answer>([^<>]*)</answer>", solution))):
+        text = tag[1].strip()
         if parse_number(text) is not None or is_mathematics(text):
-            return text
+            return text, *tag.span(1)
     return None
 
 
-def _stated(solution: str) -> str | None:
+def _stated(solution: str) -> tuple[str, int, int] | None:
     """The answer behind the last "the answer is", if it is a number or a formula and the rest is a new sentence."""
     for stated in reversed(list(STATED.finditer(solution))):
-        text = re.split(r"(?<=[\w)\]}$*])(?:\. |[.。]?$| \((?=[a-z]))", stated[1])[0].strip("* ")
+        text = re.split(r"(?<=[\w)\]}$*])(?:\. |[.。]?$| \((?=[a-z])|(?<=\d) \()", stated[1])[0].strip("* ")
         if parse_number(text) is not None or is_mathematics(text):
-            return text
+            return text, *stated.span(1)
     return None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.readers import DataError
+from trm_jax.data.readers import CHATS, DataError
 
 Row = dict[str, str]  # `question`, and `answer`: the worked solution
 Columns = tuple[str, str]  # names of the columns of question and solution
@@ -18,9 +18,8 @@ PAIRS: tuple[Columns, ...] = (
     ("query", "response"),  # MetaMathQA
     ("question", "solution"),
     ("prompt", "completion"),
-    ("instruction", "output"),
+    INSTRUCTION := ("instruction", "output"),  # Alpaca, with an `input` that belongs to the question
 )
-CHATS = ("messages", "conversations")  # columns that hold a list of turns
 STATED = ("answer", "expected_answer")  # columns with the bare answer, beside a solution that may not state it
 NO_ANSWER = ("", "proof", "notfound")  # what NuminaMath has there if there is none
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -47,13 +46,18 @@ def to_row(values: Mapping[str, Any], columns: Columns | None, where: str) -> Ro
         texts = [_last(turns[:end], "user"), _last(turns, "assistant")]
         columns = ("the user's turn", "the assistant's turn")
     else:
+        if missing := [name for name in columns if name not in values]:
+            raise DataError(f"{where}: there is no column {missing[0]!r}; there are {sorted(values)}")
         texts = [
             _text(values.get(name), role, where) for name, role in zip(columns, ("user", "assistant"), strict=True)
         ]
     for name, text in zip(columns, texts, strict=True):
         _check(text, name, where)
     question, answer = (text.strip() for text in texts)
-    stated = next((str(values[name]).strip() for name in STATED if name not in columns and name in values), "")
+    if columns == INSTRUCTION and isinstance(values.get("input"), str) and values["input"].strip():
+        question = f"{question}\n\n{values['input'].strip()}"
+    beside = (values.get(name) for name in STATED if name not in columns)
+    stated = next((str(value).strip() for value in beside if isinstance(value, str | int | float)), "")
     if stated.casefold() not in NO_ANSWER and reference_answer(answer) is None:
         answer = f"{answer}\n#### {stated}"
     return {"question": question, "answer": answer}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trm_jax.data.answers import find_answer, reference_answer
+from trm_jax.data.answers import marked_span, reference_answer, stated_answer
 from trm_jax.data.columns import Row
 from trm_jax.data.readers import DataError
 from trm_jax.data.tokenizer import end_token, render_chats, special_tokens
@@ -31,13 +31,17 @@ def boxed_solution(answer: str, keep_annotations: bool = False) -> str:
     if not keep_annotations:
         answer = re.sub(r"<<[^<>]*>>", "", answer)
     answer = answer.strip()
-    found = find_answer(SAID_AGAIN.sub("", answer))
+    shorter = SAID_AGAIN.sub("", answer).rstrip()
+    found = stated_answer(shorter)
     if found is not None and found.form != "number":
-        answer = SAID_AGAIN.sub("", answer).rstrip()
+        answer = shorter
+    else:
+        found = stated_answer(answer)
     if found is not None and found.form == "marked":
-        start, _, rest = answer.rpartition(found.text)
-        start = re.sub(r"####\s*$", "", start)
-        return f"{start}\\boxed{{{found.text}}}{rest}".strip()
+        start, end = marked_span(answer)
+        before, mark, line = answer[:start].rpartition("####")
+        before = before + line.lstrip() if mark and "\n" not in line.strip() else answer[:start]
+        return f"{before}\\boxed{{{found.text}}}{answer[end:]}".strip()
     return f"\\boxed{{{answer}}}" if reference_answer(answer) == answer else answer
 
 

@@ -13,6 +13,8 @@ LONGEST = 120  # characters
 DEEPEST = 5  # brackets within each other
 LARGEST_EXPONENT = 99
 LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
+MOST_LETTERS, SMALL_EXPONENT = 3, 3  # with more letters a sum has an exponent that is no larger
+LARGEST_DEGREE = 12  # of an equation, which is solved
 
 SPELLINGS = [
     (r"\\\\", r"\\cr "),  # ends a matrix's row, and is not the beginning of another command
@@ -37,7 +39,7 @@ SPELLINGS = [
     (r"\\log_(?:\{(\d{1,2})\}|(\d)) ?", r"\\log_{\1\2}"),
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
     (r"\^(\d{2})(?!\d)", r"^{\1}"),
-    (r"(?<=[\d)])\s*\(", r"\\cdot ("),  # a number before a bracket would be added to it
+    (r"(?<=[\d)])\(|(?<=\)) +\(", r"\\cdot ("),  # a number before a bracket would be added to it
     (r"\\cr ", r"\\\\"),
     (r"\s+", " "),
     (r"^ | ?[.,]? ?$", ""),
@@ -53,9 +55,10 @@ FORMULA = re.compile(
 # What math-verify would read in another way than it is meant, or would not finish.
 REFUSED = re.compile(
     r"[-+*/^=] ?[-+*/=] ?[-+*/=]|[-+] ?[-+]|\*\*"  # operations without an operand
+    r"|\d \(|^\d[\d.,]*(?: ?- ?\d[\d.,]*)+$|^\d+/\d+/"  # 18 (9 * 2) is a note, 10-15 a range, 1/2/2020 a date
     r"|\d \.?\d|\d\.\d*\.|\.\.|\d, ?\d{3}(?!\d)"  # 12 5 would be 17; 1, 234 may be a number or two
     r"|\^ ?(?!(?:[\dA-Za-z](?!\d)|\{[-+/\dA-Za-z]{1,8}\})(?! ?[\^!]))"  # exponents that are more than a small sum
-    r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{[\da-z]{1,2}\} ?\{[\da-z]{1,2}\})"
+    r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{(?:\d{1,2}|[a-z])\} ?\{\d{1,2}\})"
     r"|[-+*/^=<>(\[{] ?$|^[*/=^]"  # a part of a formula
 )
 NAMES = [r"[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?(?=[^=]*$)", r"[A-Za-z] ?\\in ?"]  # what is before an answer only names it
@@ -74,7 +77,15 @@ def same_mathematics(found: str, expected: str) -> bool:
     for name in NAMES:
         if (re.match(name, one) is None) != (re.match(name, other) is None):  # both keep theirs: x = 1 is not y = 1
             one, other = re.sub(name, "", one), re.sub(name, "", other)
-    return _shape(one) == _shape(other) and _verified(one, other)
+    return _shape(one) == _shape(other) and _same_repeats(one, other) and _verified(one, other)
+
+
+def _same_repeats(one: str, other: str) -> bool:
+    """Whether what stands twice in one list does so in the other; math-verify takes lists for sets."""
+    if one.startswith(("(", "[")):  # an ordered one
+        return True
+    items = [sorted(re.sub(r"^(?:\\\{|[(\[])|(?:\\\}|[)\]])$| ", "", text).split(",")) for text in (one, other)]
+    return all(len(set(found)) == len(found) for found in items) or items[0] == items[1]
 
 
 def _formula(text: str) -> str | None:
@@ -92,12 +103,18 @@ def _is_small(formula: str) -> bool:
     for sign in formula:
         depth += (sign in "([{") - (sign in ")]}")
         deepest = max(deepest, depth)
-    product = 1
+    product = largest = 1
     for behind, exponent in re.findall(r"([)\]}]?) ?\^ ?(\{[^{}]*\}|.)", formula):
         size = max(map(int, re.findall(r"\d+", exponent)), default=1)
         product *= max(size, 1) if behind else 1
+        largest = max(largest, size)
         if size > LARGEST_EXPONENT:
             return False
+    letters = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", formula))
+    if len(letters) > MOST_LETTERS and product > SMALL_EXPONENT:
+        return False
+    if "=" in formula and letters and largest > LARGEST_DEGREE:
+        return False
     return depth == 0 and deepest <= DEEPEST and product <= LARGEST_EXPONENT_OF_A_SUM
 
 

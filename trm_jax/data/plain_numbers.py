@@ -45,12 +45,14 @@ SMALL = (
 ).split()
 # Words that change the value of the number beside them: other numbers, fractions, and operations.
 NUMBER_WORDS = frozenset(
-    "thirty forty fifty sixty seventy eighty ninety lakh crore mil mille millón millones mln mn bn tn half halve third"
+    "thirty forty fifty sixty seventy eighty ninety lakh crore mil mille millón millones mln mn bn tn mio mrd milliard"
+    " milliarden myriad half halve third"
     " fourth fifth sixth seventh eighth ninth tenth hundredth thousandth".split()
 ).union(SCALES, SMALL)
 OPERATION_WORDS = frozenset(
     "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod log ln"
-    " sin cos tan pi below than or not".split()
+    " sin cos tan pi below than or not never isn't except opposite negation inverse reciprocal thrice doubled halved tripled"
+    " multiple binary".split()
 )
 PART_WORDS = frozenset("quarter quarters square cube".split())  # these only before "of": 5 quarters may be coins
 JOINING_WORDS = frozenset("and a an point over by of".split())  # 5 and a half, 5 point five, 5 over two

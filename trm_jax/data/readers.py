@@ -7,6 +7,7 @@ import json
 import logging
 import pathlib
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ class DataError(UserError):
     """A data set that cannot be trained or evaluated on; the message says where and what to do."""
 
 
-SPLITS = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
-    ("validation", "valid", "val", "dev", "eval", "heldout"), "validation"
+SPLITS = {"train": "train", "training": "train", "test": "test", "tests": "test", "testing": "test"} | dict.fromkeys(
+    ("held", "validation", "valid", "val", "dev", "eval", "heldout"), "validation"
 )
 DESCRIPTIONS = (
     "dataset_info.json",
@@ -28,6 +29,8 @@ DESCRIPTIONS = (
     "state.json",
 )  # of sets, as datasets writes
 _log = logging.getLogger(__name__)
+
+CHATS = ("messages", "conversations")  # columns that hold a list of turns
 
 NumberedRow = tuple[str, Mapping[str, Any]]  # where the row is, for a message; and its columns
 
@@ -50,13 +53,13 @@ def read_rows(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
     reader = READERS.get(_kind(path), _read_lines)
     try:
         yield from reader(path)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from None
 
 
 def _files_of(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
     found = [file for file in sorted(folder.rglob("*")) if _kind(file) in READERS and file.name not in DESCRIPTIONS]
-    found = [file for file in found if file.is_file()]
+    found = [file for file in found if file.is_file() and not any(map(_is_hidden, file.relative_to(folder).parts))]
     if not found:
         raise DataError(f"{folder} holds no file of rows ({', '.join(READERS)}, also with .gz)")
     chosen = [file for file in found if _split_of(file.relative_to(folder)) in (split, None)]
@@ -70,10 +73,14 @@ def _files_of(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
 def _split_of(path: pathlib.Path) -> str | None:
     """The split that the path of a file in a folder names; the file's own name counts before those of its folders."""
     for part in reversed(path.parts):
-        for word in re.findall("[a-z]+", part.lower()):
-            if word in SPLITS:
-                return SPLITS[word]
+        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", part):
+            if split := SPLITS.get(word.lower()):
+                return split
     return None
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".")
 
 
 def _kind(path: pathlib.Path) -> str:
@@ -109,8 +116,10 @@ def _read_json(path: pathlib.Path) -> Iterator[NumberedRow]:
     except (ValueError, RecursionError):
         yield from _read_lines(path)
         return
-    if isinstance(value, dict) and len(lists := [part for part in value.values() if isinstance(part, list)]) == 1:
-        [value] = lists
+    if isinstance(value, dict):
+        lists = [part for name, part in value.items() if isinstance(part, list) and name not in CHATS]
+        if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
+            [value] = lists
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number} is not a JSON object")

@@ -44,9 +44,9 @@ def check_tokenizer(tokenizer, vocab_size: int, where: pathlib.Path) -> None:
             f"the tokenizer in {where} has {len(tokenizer):,} tokens, the model {vocab_size:,}: it belongs to another model"
         )
     try:
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True
-        )
+        [text] = render_chats(tokenizer, [[{"role": "user", "content": "Hello"}]], add_generation_prompt=True)
+        if "hello" not in text.lower():
+            raise TokenizerError("the chat template leaves out what the user says")
         end_token(tokenizer)
     except TokenizerError as error:
         raise TokenizerError(f"{where}: {error}") from None
@@ -63,8 +63,8 @@ def end_token(tokenizer) -> int:
     """
     message = "The answer is 7."
     chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": message}]
-    behind = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(message)[2]
-    if mark := special_tokens(tokenizer).search(behind):
+    _, found, behind = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(message)
+    if found and (mark := special_tokens(tokenizer).search(behind)):
         return tokenizer.convert_tokens_to_ids(mark[0])
     if tokenizer.eos_token_id is None:
         raise TokenizerError("the chat template writes no special token behind an answer, and there is no end token")
