@@ -43,20 +43,7 @@ def find_answer(solution: str) -> FinalAnswer | None:
     Example: `find_answer("so it is #### 7")` is `FinalAnswer("7", "marked")`.
     """
     solution = THOUGHT.sub("", solution) or solution
-    return _find(NEXT_QUESTION.split(solution)[0] or solution)
-
-
-def _find(solution: str) -> FinalAnswer | None:
-    for start, end in sorted(_boxes(solution), reverse=True):
-        if undressed(solution[start:end]):
-            return FinalAnswer(solution[start:end].strip(), "boxed")
-    if span := marked_span(solution):
-        return FinalAnswer(solution[slice(*span)], "marked")
-    for line in reversed(re.sub(BOX, " ", solution).splitlines()):
-        number = last_number(line)
-        if number is not None:
-            return FinalAnswer(number, "number") if parse_number(number) is not None else None
-    return None
+    return stated_answer(NEXT_QUESTION.split(solution)[0] or solution)
 
 
 def marked_span(solution: str) -> tuple[int, int] | None:
@@ -77,7 +64,16 @@ def stated_answer(solution: str) -> FinalAnswer | None:
 
     Example: `stated_answer("#### 7")` is `FinalAnswer("7", "marked")`.
     """
-    return _find(solution)
+    for start, end in sorted(_boxes(solution), reverse=True):
+        if undressed(solution[start:end]):
+            return FinalAnswer(solution[start:end].strip(), "boxed")
+    if span := marked_span(solution):
+        return FinalAnswer(solution[slice(*span)], "marked")
+    for line in reversed(re.sub(BOX, " ", solution).splitlines()):
+        number = last_number(line)
+        if number is not None:
+            return FinalAnswer(number, "number") if parse_number(number) is not None else None
+    return None
 
 
 def reference_answer(solution: str) -> str | None:
