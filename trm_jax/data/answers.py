@@ -10,19 +10,23 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from trm_jax.data.mathematics import is_mathematics, same_mathematics
-from trm_jax.data.plain_numbers import last_number, parse_number, undressed
+from trm_jax.data.plain_numbers import SYMBOL, last_number, parse_number, parse_quantity, undressed
+from trm_jax.data.units import may_be_the_same_unit
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 NEXT_QUESTION = re.compile(
     r"\n\s*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
 )  # a model may go on with one
 STATED = re.compile(
-    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案(?:是|为|：|:))(?:\*\*)?\s*(\S[^\n]*)",
+    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案?(?:是|为|：|:))(?:\*\*)?\s*"
+    r"(?:(?:option|choice) (?=\W?[A-Ja-j]\b))?(\S[^\n]*)",
     re.IGNORECASE,
 )
 HEADING = re.compile(r"(?:step|part|case|section|question|problem|solution|note)s?\b|\d+[.):]\s+\D", re.IGNORECASE)
 THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
-NAMED = re.compile(r"[\s$]*([A-Za-z])\s*=")
+NAMED = re.compile(rf"[\s$]*({SYMBOL})\s*=")
+WORD = re.compile(r"\b(?:[A-Za-z][a-z]+|[A-Z]{4,}|YES|NO|[AP]M)\b")  # AB and ab may be two products
+TIME = re.compile(r"[012]?\d:[0-5]\d(?: ?[AaPp][Mm])?")
 CHOICE = re.compile(r"\(?([A-Ja-j])\)?")
 
 
@@ -87,8 +91,8 @@ def reference_answer(solution: str) -> str | None:
     if found and found.form != "number":
         return found.text
     solution = solution.strip()
-    is_bare = parse_number(solution) is not None and not solution[:2].isalpha()
-    return solution if is_bare or is_mathematics(solution) or re.fullmatch(r"\\text\{[^{}]+\}", solution) else None
+    is_word = re.fullmatch(r"[^\W\d_]+(?:-[^\W\d_]+)?|\\text\{[^{}]+\}", solution)  # Saturday, twenty-five
+    return solution if is_word or (_is_answer(solution) and not solution[:2].isalpha()) else None
 
 
 def same_answer(found: str | None, expected: str | None) -> bool:
@@ -96,15 +100,15 @@ def same_answer(found: str | None, expected: str | None) -> bool:
 
     Example: `same_answer("1/2", "0.5")` is True.
     """
-    if found is None or expected is None or len({half for half in map(_half_of_day, (found, expected)) if half}) > 1:
+    if found is None or expected is None:
         return False
-    names = {name[1] for name in map(NAMED.match, (found, expected)) if name}
+    names = {re.sub(r"[{}]", "", name[1]) for name in map(NAMED.match, (found, expected)) if name}
     if len(names) > 1:  # x = 5 is not y = 5
         return False
-    numbers = parse_number(found), parse_number(expected)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    if numbers == (None, None) and _words_of(found) == _words_of(expected) != "":
+    one, other = parse_quantity(found), parse_quantity(expected)
+    if one and other:
+        return one.value == other.value and may_be_the_same_unit(one.unit, other.unit)
+    if one is other is None and _words_of(found) == _words_of(expected) != "":
         return True
     return same_mathematics(found, expected)
 
@@ -118,6 +122,16 @@ def majority(answers: Sequence[str | None]) -> int:
     return votes.index(max(votes))
 
 
+def _is_answer(text: str) -> bool:
+    """Whether a text is a number, a formula, a choice or a time, and so can be an answer wherever it stands."""
+    plain = undressed(text)
+    return (
+        parse_number(text) is not None
+        or any(map(is_mathematics, (text, plain)))
+        or any(form.fullmatch(plain) for form in (CHOICE, TIME))
+    )
+
+
 def _marked(solution: str) -> tuple[str, int, int] | None:
     """What stands behind the last `####` that is no heading of Markdown, and between which places it is to be found.
 
@@ -126,8 +140,8 @@ def _marked(solution: str) -> tuple[str, int, int] | None:
     for mark in reversed(list(re.finditer(r"####[ \t]*\n?[ \t]*([^\s#][^\n]*)", solution))):
         text = re.sub(r"^\W*(?:final )?answer\b\W*?[:：]\s*", "", mark[1], flags=re.IGNORECASE).strip()
         is_last = not solution[mark.end() :].strip()
-        reads = parse_number(text) is not None and (is_last or not text[:2].isalpha())
-        if not HEADING.match(text) and text and (reads or is_last or is_mathematics(text)):
+        reads = _is_answer(text) and not text[:2].isalpha()
+        if not HEADING.match(text) and text and (reads or is_last):
             return text, *mark.span(1)
     return None
 
@@ -136,7 +150,7 @@ def _tagged(solution: str) -> tuple[str, int, int] | None:
     """What stands in the last `<answer>` tag, if it is a number or a formula."""
     for tag in reversed(list(re.finditer(r"<answer>([^<>]*)</answer>", solution))):
         text = tag[1].strip()
-        if parse_number(text) is not None or is_mathematics(text):
+        if _is_answer(text):
             return text, *tag.span(1)
     return None
 
@@ -144,8 +158,9 @@ def _tagged(solution: str) -> tuple[str, int, int] | None:
 def _stated(solution: str) -> tuple[str, int, int] | None:
     """The answer behind the last "the answer is", if it is a number or a formula and the rest is a new sentence."""
     for stated in reversed(list(STATED.finditer(solution))):
-        text = re.split(r"(?<=[\w)\]}$*])(?:\. |[.。]?$| \((?=[a-z])|(?<=\d) \()", stated[1])[0].strip("* ")
-        if parse_number(text) is not None or is_mathematics(text):
+        text = re.split(r"(?<=[\w)\]}$*])(?:\. (?![mM]\b)|[.。]?$| \((?=[a-z])|(?<=\d) \(| [-–—] (?=[a-z]))", stated[1])
+        text = text[0].strip("* ")
+        if _is_answer(text):
             return text, *stated.span(1)
     return None
 
@@ -162,16 +177,11 @@ def _boxes(solution: str) -> list[tuple[int, int]]:
     return boxes
 
 
-def _half_of_day(answer: str) -> str | None:
-    """Whether a time is before or after noon, `a` or `p`."""
-    half = re.search(r"(?<![a-z])([ap])\.?\s?m(?![a-z])", undressed(answer).casefold())
-    return half and half[1]
-
-
 def _words_of(answer: str) -> str:
-    """An answer as it is compared with another that is no number: without dress, spaces that do not matter, and case."""
-    text = re.sub(r"_\{(\w+)\}", r"_\1", undressed(answer).casefold())
-    text = re.sub(r" ?(?<![a-z])([ap])\.?\s?m\b\.?", r"\1m", text)
+    """An answer as it is compared with another that is no number: without dress and spaces that do not matter, its words in
+    small letters. Single letters keep their case, since N and n are two variables, unless they name a choice."""
+    text = re.sub(r"_\{(\w+)\}", r"_\1", undressed(answer))
+    text = re.sub(r"(?<=\d) (?=[ap]m\b)", "", WORD.sub(lambda word: word[0].casefold(), text))
     if choice := CHOICE.fullmatch(text):
         return choice[1].casefold()
     return re.sub(r"(?<!\w) | (?!\w)", "", text)

@@ -16,6 +16,7 @@ LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
 MOST_LETTERS, SMALL_EXPONENT = 3, 3  # with more letters a sum has an exponent that is no larger
 LARGEST_DEGREE = 12  # of an equation, which is solved
 
+MIRRORED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 SPELLINGS = [
     (r"\\\\", r"\\cr "),  # ends a matrix's row, and is not the beginning of another command
     (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
@@ -28,6 +29,7 @@ SPELLINGS = [
     (r"\\neq(?![A-Za-z])|≠", r"\\ne"),
     (r"−|–", "-"),
     (r"×", r"\\times "),
+    (r"÷", r"\\div "),
     (r"π", r"\\pi "),
     (r"√(\d+)", r"\\sqrt{\1}"),
     (r"∪", r"\\cup "),
@@ -38,14 +40,21 @@ SPELLINGS = [
     (r" ?\^ ?", "^"),
     (r"\\log_(?:\{(\d{1,2})\}|(\d)) ?", r"\\log_{\1\2}"),
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
-    (r"\^(\d{2})(?!\d)", r"^{\1}"),
+    (r"\^(-\d{1,2}|\d{2})(?!\d)", r"^{\1}"),
+    (r",? ?(?:\\text ?\{ ?(?:and|or) ?\}|\b(?:and|or)\b) ?", ", "),
+    (
+        r"^(([A-Za-z]) ?= ?[^,=]+)((?:, ?\2 ?= ?[^,=]+)+)$",
+        lambda m: m[1] + re.sub(r"[A-Za-z] ?= ?", "", m[3]),
+    ),  # x = 1, x = 2
+    (r"^([A-Za-z] ?= ?)?([^,;=<>]*?)\\pm ?([^,;=<>]+)$", lambda m: _both_signs(*m.groups(""))),
+    (r"^([-\d./ ]+)(<|>|\\leq|\\geq) ?([a-z])$", lambda m: f"{m[3]} {MIRRORED[m[2]]} {m[1]}"),  # 5 < x
     (r"(?<=[\d)])\(|(?<=\)) +\(", r"\\cdot ("),  # a number before a bracket would be added to it
     (r"\\cr ", r"\\\\"),
     (r"\s+", " "),
     (r"^ | ?[.,]? ?$", ""),
 ]
 COMMAND = (
-    r"\\(?:frac|sqrt|pi|theta|alpha|beta|cdot|times|div|cup|cap|infty|emptyset|leq|geq|ne|pm|in|log|ln|sin|cos|tan|binom)"
+    r"\\(?:frac|sqrt|pi|theta|alpha|beta|cdot|times|div|cup|cap|infty|emptyset|leq|geq|ne|pm|in|log|ln|sin|cos|tan|arcsin|arccos|arctan|binom)"
     r"(?![A-Za-z_])|\\log_\{\d+\}|\\(?:begin|end)\{[pb]?matrix\}|\\\\"
 )
 FORMULA = re.compile(
@@ -55,13 +64,24 @@ FORMULA = re.compile(
 # What math-verify would read in another way than it is meant, or would not finish.
 REFUSED = re.compile(
     r"[-+*/^=] ?[-+*/=] ?[-+*/=]|[-+] ?[-+]|\*\*"  # operations without an operand
-    r"|\d \(|^\d[\d.,]*(?: ?- ?\d[\d.,]*)+$|^\d+/\d+/"  # 18 (9 * 2) is a note, 10-15 a range, 1/2/2020 a date
+    r"|\d \(|^\d+(?:[.,]\d+)*(?: ?- ?\d[\d.,]*)+$|^\d+/\d+/"  # 18 (9 * 2) is a note, 10-15 a range, 1/2/2020 a date
     r"|\d \.?\d|\d\.\d*\.|\.\.|\d, ?\d{3}(?!\d)"  # 12 5 would be 17; 1, 234 may be a number or two
     r"|\^ ?(?!(?:[\dA-Za-z](?!\d)|\{[-+/\dA-Za-z]{1,8}\})(?! ?[\^!]))"  # exponents that are more than a small sum
     r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{(?:\d{1,2}|[a-z])\} ?\{\d{1,2}\})"
     r"|[-+*/^=<>(\[{] ?$|^[*/=^]"  # a part of a formula
+    r"|\\frac ?\d|/ ?\d+ ?[A-Za-z(]"  # \frac123; 1/3x, which is x/3 to some and 1/(3x) to others
 )
 NAMES = [r"[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?(?=[^=]*$)", r"[A-Za-z] ?\\in ?"]  # what is before an answer only names it
+NUMBER = r"[^A-Za-z<>=,]*"
+INTERVAL = re.compile(r"([(\[])([^,]+),([^,]+)([)\]])")
+BOUND = re.compile(rf"([a-z]) ?(<|>|\\leq|\\geq) ?({NUMBER})")
+
+
+def _both_signs(name: str, left: str, right: str) -> str:
+    """The two values of left ± right, unless the sign stands within brackets."""
+    if any(left.count(opened) != left.count(closed) for opened, closed in ("{}", "()")):
+        return f"{name}{left}\\pm {right}"
+    return f"{name}{left and left + '+'}{right}, {left}-{right}"
 
 
 def is_mathematics(text: str) -> bool:
@@ -77,7 +97,28 @@ def same_mathematics(found: str, expected: str) -> bool:
     for name in NAMES:
         if (re.match(name, one) is None) != (re.match(name, other) is None):  # both keep theirs: x = 1 is not y = 1
             one, other = re.sub(name, "", one), re.sub(name, "", other)
-    return _shape(one) == _shape(other) and _same_repeats(one, other) and _verified(one, other)
+    if INTERVAL.fullmatch(one) or INTERVAL.fullmatch(other):
+        one, other = _as_interval(one), _as_interval(other)
+    if _shape(one) != _shape(other) or not _same_case(one, other) or not _same_repeats(one, other):
+        return False
+    return _verified(one, other)
+
+
+def _same_case(one: str, other: str) -> bool:
+    """Whether no letter is large in one and small in the other; math-verify takes N for n."""
+    letters = [set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", formula)) for formula in (one, other)]
+    return all(letter.swapcase() not in letters[1] - letters[0] for letter in letters[0] - letters[1])
+
+
+def _as_interval(formula: str) -> str:
+    """The interval that a bound like x > 2 stands for; another formula as it is."""
+    bound = BOUND.fullmatch(formula)
+    if not bound:
+        return formula
+    _, relation, number = bound.groups()
+    if relation in (">", "\\geq"):
+        return f"{'(' if relation == '>' else '['}{number},\\infty)"
+    return f"(-\\infty,{number}{')' if relation == '<' else ']'}"
 
 
 def _same_repeats(one: str, other: str) -> bool:

@@ -8,22 +8,30 @@ import re
 import unicodedata
 from fractions import Fraction
 from itertools import pairwise
+from typing import NamedTuple
 
 LONGEST = 200  # characters of an answer; a longer one is not read as a number
 
+GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|phi|varphi|omega)(?![A-Za-z])"
+SYMBOL = rf"\\angle ?[A-Z]{{1,3}}|(?:{GREEK}|[A-Za-z])(?:_(?:\w|\{{\w+\}}))?"  # that an answer may be named by
 # What is taken off, or written in one way, in this order.
 DRESS = [
-    (r"<<[^<>]*>>|\\!", ""),  # GSM8K's calculator notes, negative space
+    (r"<<[^<>]*>>|\\!\s*", ""),  # GSM8K's calculator notes, negative space
     (r"\{,\}", ","),
+    (r"(\d*\.\d*?)(\d)\2\2+ ?(?:\.\.\.|…|\\l?dots(?![a-z]))", r"\1\\overline{\2}"),  # 0.333...
+    (r"(?<=\.)(\d+) ?(?:\.\.\.|…|\\l?dots(?![a-z]))", r"\1^"),  # it goes on, nobody knows how
     (r"(?<![\d,.])(\d{1,9})\.(\d{0,9})\\overline\s*\{(\d{1,9})\}(?!\d)", lambda m: _repeating(*m.groups())),
     (r"(?<![\d,.])(\d{1,3})((?:\\[ ,;:]\d{3})+)(?![\d./,])", lambda m: m[1] + re.sub(r"\D", "", m[2])),  # 10\,000
     (r"([!<>])=", r"\1≠"),  # these are no equals signs
     (r"!(?=\$|\\[)\]])", "^!"),  # at the end of a formula it is a factorial, not an exclamation
     (r"(?<![\w)}])\*\*|\*\*(?![\w({\\-])", ""),  # bold in Markdown
-    (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}", r" \1"),
+    (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|underline|ang)\s*\{([^{}]*)\}", r" \1"),
+    (rf"^[\s$]*(?:m ?)?(?:{SYMBOL}) ?=", "x ="),
+    (r"\b([APap])\. ?([Mm])\b", r"\1\2"),  # a.m.
+    (r"\bsq\. ?(?=[a-z])", "sq "),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"(?<=\d)\s*(?=\\frac)", " "),  # 2\frac12
-    (r"\\frac\s*(?:\{(-?[^{}-]*)\}|(\d))\s*(?:\{([^{}-]*)\}|(\d))", r"\1\2/\3\4 "),
+    (r"\\frac\s*(?:\{(-?[\d., ]*)\}|(\d))\s*(?:\{([\d., ]*)\}|(\d))", r"\1\2/\3\4 "),
     (r"(?:\^\s*\{?\s*\\circ\s*\}?|°)(?:\s*[CF]\b)?", " "),  # degrees
     (r"\\(?:[,;: ()\[\]]|left(?![a-z])|right(?![a-z])|q?quad(?![a-z]))|~", " "),
     (r"(?<=[\d.,])(?:\\?[%$€£])+(?=[.,]?\d)", " "),  # 5$6 is not 56
@@ -41,20 +49,26 @@ DRESS = [
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen twenty"
+    " eighteen nineteen"
 ).split()
-# Words that change the value of the number beside them: other numbers, fractions, and operations.
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+# Words that change the value of the number beside them: other numbers, fractions, operations, bounds and denials.
 NUMBER_WORDS = frozenset(
-    "thirty forty fifty sixty seventy eighty ninety lakh crore mil mille millón millones mln mn bn tn mio mrd milliard"
-    " milliarden myriad half halve third"
-    " fourth fifth sixth seventh eighth ninth tenth hundredth thousandth".split()
-).union(SCALES, SMALL)
+    "lakh crore mil mille millón millones mln mn bn tn mio mrd milliard milliarden myriad"
+    " half halve third fourth fifth sixth seventh eighth ninth tenth hundredth thousandth".split()
+).union(SCALES, SMALL, TENS)
 OPERATION_WORDS = frozenset(
-    "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod log ln"
-    " sin cos tan pi below than or not never isn't except opposite negation inverse reciprocal thrice doubled halved tripled"
-    " multiple binary".split()
+    "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod modulo log ln"
+    " sin cos tan pi below opposite negation inverse reciprocal thrice doubled halved tripled multiple binary choose".split()
 )
-PART_WORDS = frozenset("quarter quarters square cube".split())  # these only before "of": 5 quarters may be coins
+DENIALS = frozenset("than or not never except none neither nor cannot impossible false wrong incorrect untrue".split())
+# Bounds and scales that count only directly beside the number: the price before tax may be 5.
+BOUNDS = frozenset("above over under beneath beyond within near down up but excluding without".split())
+DIRECTLY_BEFORE = BOUNDS.union(
+    "no non least most nearly almost between besides unlike past after before until less fewer".split(), ["up to"]
+)
+DIRECTLY_BEHIND = BOUNDS.union("and gross score grand mega giga tera too".split(), ["at least", "at most"])
+PART_WORDS = frozenset("quarter quarters square cube pair pairs".split())  # only before "of": 5 quarters may be coins
 JOINING_WORDS = frozenset("and a an point over by of".split())  # 5 and a half, 5 point five, 5 over two
 
 WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
@@ -77,12 +91,39 @@ CALCULATION = re.compile(
 )
 
 
+class Quantity(NamedTuple):
+    """A number and what is counted: the signs and words as they are written."""
+
+    value: Fraction
+    unit: str
+
+
+def _spelled_number() -> re.Pattern:
+    unit, small, tens = ("|".join(words) for words in (SMALL[1:10], SMALL, TENS))
+    below_100 = rf"(?:(?:{tens})(?:[- ](?:{unit}))?|(?:{small}))"
+    below_1000 = rf"(?:(?:{unit}) hundred(?:(?: and)? {below_100})?|{below_100})"
+    return re.compile(rf"{below_1000}(?:,? (?:thousand|million)(?:,? {below_1000})?)?(?![\w-])", re.IGNORECASE)
+
+
+SPELLED = _spelled_number()
+
+
 def parse_number(text: str) -> Fraction | None:
     """The one number in an answer, whatever currency, unit, grouping or LaTeX stands around it; None if it is not one.
 
     `$1,234.50` is 2469/2, `18\\text{ eggs}` is 18, `\\frac{1}{2}` and `1/2` are 1/2, `2 million` is 2,000,000.
     `3 + 4 = 7` is 7; `5x`, `10^3`, `5²`, `5\\pi`, `5!`, `2x = 10`, `1,23`, `3 or 4` and `5 and a half` give None.
     """
+    quantity = parse_quantity(text)
+    return quantity and quantity.value
+
+
+def parse_quantity(text: str) -> Quantity | None:
+    """As `parse_number`, with what is counted: `18\text{ eggs}` is 18 of `eggs`.
+
+    Example: `parse_quantity("18\\text{ eggs}").unit.strip()` is `"eggs"`.
+    """
+    signs = _unit_signs(text)
     text = undressed(text)
     if len(text) > LONGEST:
         return None
@@ -90,10 +131,32 @@ def parse_number(text: str) -> Fraction | None:
     if not all(_is_step(step) for step in steps):
         return None
     last = re.sub(r"^(?:\(([^(){}\[\],]*)\)|\{([^(){}\[\],]*)\})$", r"\1\2", last).strip()  # (1,2) may be a point
-    if last.casefold() in SMALL:
-        return Fraction(SMALL.index(last.casefold()))
+    if not re.search(r"\d", last):
+        last = SPELLED.sub(lambda spelled: str(_value_of_words(spelled[0])), last, count=1)
     match = QUANTITY.fullmatch(last)
-    return _value(match) if match else None
+    value = match and _value(match)
+    return None if value is None else Quantity(value, f"{signs} {match['behind']}")
+
+
+def _unit_signs(text: str) -> str:
+    """The signs of currency, percent and degrees in an answer as it stands; dollars in pairs enclose a formula."""
+    text = text.replace("\\circ", "°")
+    signs = re.findall(r"[€£₹¢%°]", text) + re.findall(r"°\W*(?:text\s*\{\s*)?([CF])\b", text)
+    dollars = text.count("\\$") or text.count("$") % 2
+    return " ".join(["$"] * dollars + signs)
+
+
+def _value_of_words(spelled: str) -> int:
+    """The value of words like twelve thousand five hundred and six."""
+    value = part = 0
+    for word in _words(spelled):
+        if word == "hundred":
+            part *= 100
+        elif word in SCALES:
+            value, part = value + part * SCALES[word], 0
+        elif word != "and":
+            part += SMALL.index(word) if word in SMALL else 10 * (TENS.index(word) + 2)
+    return value + part
 
 
 def _repeating(whole: str, decimals: str, period: str) -> str:
@@ -108,6 +171,8 @@ def _value(match: re.Match) -> Fraction | None:
     if before and (len(before[-1]) == 1 and match["before"][-2:].strip() not in ("a", "A", "I")):
         return None  # the last letter may be a variable, and the text a product
     if match["end"].startswith("!") and not behind:
+        return None
+    if DIRECTLY_BEFORE & {*before[-1:], " ".join(before[-2:])} or DIRECTLY_BEHIND & {*behind[:1], " ".join(behind[:2])}:
         return None
     value = Fraction(match["top"].replace(",", "")) * Fraction(10) ** int(match["power"] or 0)
     if match["bottom"]:
@@ -136,7 +201,9 @@ def _words(text: str) -> list[str]:
 
 def _changes(word: str) -> bool:
     """Whether this word changes the value of a number beside it."""
-    return word in OPERATION_WORDS or word.removesuffix("s") in NUMBER_WORDS or "illion" in word
+    if not NUMBER_WORDS.isdisjoint((word, word.removesuffix("s"))) or "illion" in word:
+        return True
+    return word in OPERATION_WORDS or word in DENIALS or word.replace("’", "'").endswith("n't")
 
 
 def _is_changed(words: list[str]) -> bool:
