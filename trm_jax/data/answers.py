@@ -15,7 +15,7 @@ from trm_jax.data.units import may_be_the_same_unit
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 NEXT_QUESTION = re.compile(
-    r"\n\s*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
+    r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
 )  # a model may go on with one
 STATED = re.compile(
     r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案?(?:是|为|：|:))(?:\*\*)?\s*"

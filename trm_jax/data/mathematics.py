@@ -42,10 +42,8 @@ SPELLINGS = [
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
     (r"\^(-\d{1,2}|\d{2})(?!\d)", r"^{\1}"),
     (r",? ?(?:\\text ?\{ ?(?:and|or) ?\}|\b(?:and|or)\b) ?", ", "),
-    (
-        r"^(([A-Za-z]) ?= ?[^,=]+)((?:, ?\2 ?= ?[^,=]+)+)$",
-        lambda m: m[1] + re.sub(r"[A-Za-z] ?= ?", "", m[3]),
-    ),  # x = 1, x = 2
+    # x = 1, x = 2
+    (r"^(([A-Za-z]) ?= ?[^,=]+)((?:, ?\2 ?= ?[^,=]+)+)$", lambda m: m[1] + re.sub("[A-Za-z] ?= ?", "", m[3])),
     (r"^([A-Za-z] ?= ?)?([^,;=<>]*?)\\pm ?([^,;=<>]+)$", lambda m: _both_signs(*m.groups(""))),
     (r"^([-\d./ ]+)(<|>|\\leq|\\geq) ?([a-z])$", lambda m: f"{m[3]} {MIRRORED[m[2]]} {m[1]}"),  # 5 < x
     (r"(?<=[\d)])\(|(?<=\)) +\(", r"\\cdot ("),  # a number before a bracket would be added to it

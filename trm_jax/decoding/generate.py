@@ -23,6 +23,7 @@ from trm_jax.decoding.step import (
     insert,
     prefill,
 )
+from trm_jax.hardware import put_rows, row_parts
 from trm_jax.model import QwenTRM, for_decoding
 
 REFILL_SHARE = 8  # new prompts are read once one row in so many is free
@@ -163,7 +164,7 @@ class _Batch:
         """Reads prompts into the free rows."""
         free = [row for row, owner in enumerate(self._owners) if owner is None]
         while self.waiting and len(free) >= self._samples:
-            count = min(PREFILL_ROWS, len(free) // self._samples, len(self.waiting))
+            count = min(round_up(PREFILL_ROWS, row_parts()), len(free) // self._samples, len(self.waiting))
             group = [self.waiting.popleft() for _ in range(count)]
             pairs = [(prompt, sample) for prompt in group for sample in range(self._samples)]
             rows, free = free[: len(pairs)], free[len(pairs) :]
@@ -205,9 +206,12 @@ class _Batch:
 
 
 def _read(model: QwenTRM, prompts: Sequence[Sequence[int]], config: DecodeConfig) -> Prompts:
-    """Prefills the prompts; their number is padded to a power of two, so that few programs are compiled."""
-    missing = power_of_two(len(prompts)) - len(prompts)
-    return prefill(model, *pad_prompts([*prompts, *[prompts[0]] * missing]), config)
+    """Prefills the prompts; their number is padded to a power of two, so that few programs are compiled.
+
+    On a mesh it is padded to a multiple of the parts that rows are split into, too.
+    """
+    missing = round_up(power_of_two(len(prompts)), row_parts()) - len(prompts)
+    return prefill(model, *put_rows(pad_prompts([*prompts, *[prompts[0]] * missing])), config)
 
 
 def _place(rows, prompts, limits, keys, nowhere: int) -> Placement:

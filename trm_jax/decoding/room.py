@@ -2,12 +2,13 @@
 
 import dataclasses
 import logging
+import math
 
 import jax.numpy as jnp
 
-from trm_jax.decoding.shapes import power_of_two
+from trm_jax.decoding.shapes import power_of_two, round_up
 from trm_jax.decoding.step import DecodeConfig, GenerationError
-from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest
+from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest, row_parts, tensor_parts
 from trm_jax.model import QwenTRM
 
 PREFILL_ROWS = 8  # at most so many prompts are read together: their keys and values exist twice for a moment
@@ -22,7 +23,7 @@ class NoRoomError(GenerationError):
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What a batch needs: rows of `capacity` tokens each, after prompts of at most `prompt_length`, which is padded.
+    """What a batch needs of each device: rows of `capacity` tokens, and prompts of `prompt_length`, which is padded.
 
     Example: `Room(model, config, capacity=736, prompt_length=224).needed(rows=8)`.
     """
@@ -35,43 +36,48 @@ class Room:
     def needed(self, rows: int, **others) -> dict[str, int]:
         """Bytes by part, beside the weights; `others` are fields of the recursion's config to be changed."""
         trm = dataclasses.replace(self.model.trm.config, **others)
-        together = min(power_of_two(rows), PREFILL_ROWS)
+        together = round_up(min(power_of_two(rows), PREFILL_ROWS), row_parts())
         shapes = dict(rows=rows, capacity=self.capacity, prompt_rows=together, prompt_length=self.prompt_length)
         backbone, dtype = self.model.backbone, jnp.dtype(self.model.backbone.embedding.dtype)
-        return decoding_memory(backbone.config, trm, dtype, self.config.kept_passes, **shapes)
+        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts())
+        return decoding_memory(backbone.config, trm, dtype, self.config.kept_passes, **shapes, **parts)
 
     def fitting(self, free: int, most: int, **others) -> int:
         """The most rows, up to `most`, that fit into so many bytes; 0 if not even one does."""
         return largest(lambda rows: sum(self.needed(rows, **others).values()) <= free, most)
 
     def choose_rows(self, wanted: int | None, most: int, samples: int) -> int:
-        """The rows of the batch, a multiple of `samples`, and logs their memory. Raises NoRoomError.
+        """The rows of the batch, and logs their memory. Raises NoRoomError.
+
+        They are a multiple of `samples`, and on a mesh of the parts that rows are split into.
 
         Args:
-            wanted: as the user asks for; None: as many as fit, up to MOST_ROWS.
+            wanted: as the user asks for; None: as many as fit, up to MOST_ROWS for each device that has rows of its own.
             most: completions to be made; more rows would stay empty.
         """
-        free = free_memory()
-        rows = max(min(MOST_ROWS if wanted is None else wanted, most) // samples, 1) * samples
-        fitting = self.fitting(free, rows) // samples * samples
+        free, parts = free_memory(), row_parts()
+        unit = math.lcm(samples, parts)
+        rows = max(min(MOST_ROWS * parts if wanted is None else wanted, most) // samples, 1) * samples
+        rows = round_up(rows, unit)
+        fitting = self.fitting(free, rows) // unit * unit
         if wanted is None:
-            rows = fitting or samples
+            rows = fitting or unit
         if rows > fitting:
-            raise NoRoomError(self._refuse(rows, fitting, free, samples))
+            raise NoRoomError(self._refuse(rows, fitting, free, unit))
         _log.info(f"{rows} rows of {self.capacity} tokens: {describe_bytes(self.needed(rows))}")
         return rows
 
-    def _refuse(self, rows: int, fitting: int, free: int, samples: int) -> str:
+    def _refuse(self, rows: int, fitting: int, free: int, unit: int) -> str:
         needed = describe_bytes(self.needed(rows))
         ways = [f"--batch-size {fitting}, {_size(self.needed(fitting))}"] if fitting else []
         if self.config.kept_passes > 1:
             last = dataclasses.replace(self, config=dataclasses.replace(self.config, kv_cache="last_pass"))
-            if found := last.fitting(free, rows) // samples * samples:
+            if found := last.fitting(free, rows) // unit * unit:
                 size = _size(last.needed(found))
                 ways.append(f"--kv-cache last_pass (an approximation), {size} for {found} rows")
         if self.config.head == "trm":
             heads = self.model.backbone.config.num_kv_heads
-            found = self.fitting(free, rows, num_kv_heads=heads) // samples * samples
+            found = self.fitting(free, rows, num_kv_heads=heads) // unit * unit
             if found and self.model.trm.config.kv_heads(self.model.backbone.config) > heads:
                 size = _size(self.needed(found, num_kv_heads=heads))
                 ways.append(f"a recursion trained with --num-kv-heads {heads}, {size} for {found} rows")

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from trm_jax.decoding import sampling
 from trm_jax.decoding.early_exit import refine_until_settled
 from trm_jax.errors import UserError
-from trm_jax.model import KVCache, PromptCache, QwenTRM, project
+from trm_jax.hardware import split
+from trm_jax.model import CACHE, KVCache, PromptCache, QwenTRM, project
 
 
 class GenerationError(UserError):
@@ -110,12 +111,16 @@ class DecodeState:
             limits=jnp.zeros(batch, jnp.int32),
             keys=jnp.zeros((batch, 2), jnp.uint32),
             finished=jnp.ones(batch, bool),
-        )
+        )._laid_out()
 
     def resize(self, capacity: int) -> "DecodeState":
         """The same rows with room for `capacity` tokens each; this state cannot be used afterwards."""
         trm = None if self.trm is None else self.trm.resize(capacity)
         return dataclasses.replace(self, backbone=self.backbone.resize(capacity), trm=trm)
+
+    def _laid_out(self) -> "DecodeState":
+        """The state as it always lies on a mesh, so that each program is compiled once."""
+        return jax.tree.map(lambda array: split(array, CACHE if array.ndim == 5 else "B"), self)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -159,7 +164,7 @@ def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: D
         limits=put(state.limits, limits),
         keys=put(state.keys, keys),
         finished=put(state.finished, _ends(tokens, counts + 1, limits, config)),
-    )
+    )._laid_out()
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
@@ -204,17 +209,18 @@ def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeSta
     tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)
     going = ~state.finished
     counts = state.counts + going
-    rows, longest = jnp.arange(len(tokens)), state.tokens.shape[1]
-    places = jnp.where(going, state.counts, longest)  # of finished rows: beyond the last place, hence dropped
+    places = jnp.where(going, state.counts, state.tokens.shape[1])  # of finished rows: beyond the last, hence dropped
+    # Row by row, for which no device needs the rows of another.
+    put = jax.vmap(lambda row, place, value: row.at[place].set(value, mode="drop"))
     return dataclasses.replace(
         state,
         backbone=state.backbone.append(new, going),
         trm=None if trm_new is None else state.trm.append(trm_new, going),
-        tokens=state.tokens.at[rows, places].set(tokens, mode="drop"),
-        steps=state.steps.at[rows, places].set(steps, mode="drop"),
+        tokens=put(state.tokens, places, tokens),
+        steps=put(state.steps, places, jnp.broadcast_to(steps, len(tokens))),
         counts=counts,
         finished=state.finished | _ends(tokens, counts, state.limits, config),
-    )
+    )._laid_out()
 
 
 def _all_steps(config: DecodeConfig) -> int:

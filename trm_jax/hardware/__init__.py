@@ -13,17 +13,20 @@ from trm_jax.hardware.memory import (
     decoding_memory,
     describe_bytes,
     free_memory,
+    heads_of_device,
     largest,
     peak_memory,
     require_memory,
     training_memory,
 )
+from trm_jax.hardware.per_device import per_device, split
 from trm_jax.hardware.sharding import (
     Groups,
     MeshError,
     choose_mesh,
     describe_mesh,
     gathered,
+    has_mesh,
     laid_out,
     make_mesh,
     mesh_sizes,
@@ -34,6 +37,7 @@ from trm_jax.hardware.sharding import (
     row_parts,
     rows_shardings,
     shardings,
+    tensor_parts,
     weight_parts,
 )
 from trm_jax.hardware.targets import card_mesh, compile_for

@@ -100,17 +100,28 @@ def training_memory(
     }
 
 
-def cache_bytes(backbone: QwenConfig, trm: TRMConfig, dtype, passes: int) -> int:
+def cache_bytes(backbone: QwenConfig, trm: TRMConfig, dtype, passes: int, tensor_parts: int = 1) -> int:
     """Bytes of the keys and values of one token, in the caches of the backbone and of the recursion.
 
-    `passes` is how many passes of the recursion are kept: none for the backbone alone, one for `last_pass`, all for
-    `per_pass`.
+    Args:
+        passes: of the recursion that are kept: none for the backbone alone, one for `last_pass`, all for `per_pass`.
+        tensor_parts: devices that share the heads; the bytes are those of one of them.
 
     Example: `cache_bytes(qwen, TRMConfig.residual(), "bfloat16", passes=48)`.
     """
-    of_backbone = backbone.num_layers * backbone.num_kv_heads * backbone.head_size
-    of_trm = passes * trm.calls * _kv_width(backbone, trm)
-    return 2 * (of_backbone + of_trm) * jnp.dtype(dtype).itemsize
+    heads = backbone.num_layers * heads_of_device(backbone.num_kv_heads, tensor_parts)
+    heads += passes * trm.calls * heads_of_device(trm.kv_heads(backbone), tensor_parts)
+    return 2 * heads * backbone.head_size * jnp.dtype(dtype).itemsize
+
+
+def heads_of_device(heads: int, tensor_parts: int) -> int:
+    """How many of the key/value heads each of the devices that share them holds: all where they cannot be shared.
+
+    Example: `heads_of_device(4, 8)` is 1: each head is on two devices.
+    """
+    if heads % tensor_parts and tensor_parts % heads:
+        return heads
+    return max(heads // tensor_parts, 1)
 
 
 def decoding_memory(
@@ -122,34 +133,36 @@ def decoding_memory(
     capacity: int,
     prompt_rows: int,
     prompt_length: int,
+    row_parts: int = 1,
+    tensor_parts: int = 1,
 ) -> dict[str, int]:
     """The memory that decoding needs beside the weights, bytes by part; tests/cuda holds it to what XLA plans.
+
+    On a mesh it is that of each device.
 
     Args:
         passes: of the recursion, whose keys and values are kept, see `cache_bytes`.
         rows, capacity: of the batch, and the tokens that each row has room for in the end.
         prompt_rows, prompt_length: the prompts that are read together, and their padded length.
+        row_parts, tensor_parts: into how many parts the mesh splits rows, and heads.
 
     Example: `sum(decoding_memory(qwen, trm, "bfloat16", 48, 8, 736, 8, 224).values())`.
     """
-    size, token = jnp.dtype(dtype).itemsize, cache_bytes(backbone, trm, dtype, passes)
-    prompts = prompt_rows * prompt_length
+    size, token = jnp.dtype(dtype).itemsize, cache_bytes(backbone, trm, dtype, passes, tensor_parts)
+    rows = -(-rows // row_parts)
+    prompts, read = prompt_rows * prompt_length, -(-prompt_rows // row_parts) * prompt_length
     inner = max(backbone.mlp_width, MLP_RATIO * backbone.width)
-    reading = prompts * size * (28 * backbone.width + 3 * inner)
+    reading = read * size * (28 * backbone.width + 3 * inner)
     # The new tokens' keys and values are there as they were computed, and arranged for the caches.
     stepping = rows * (2 * token + 2 * 4 * backbone.vocab_size) + prompt_rows * 4 * backbone.vocab_size
     # A cache of one layer, or of one block call, is held twice while prompts are inserted or it gets another capacity.
-    largest = max(backbone.num_kv_heads * backbone.head_size, passes * _kv_width(backbone, trm)) * size
+    of_call = passes * heads_of_device(trm.kv_heads(backbone), tensor_parts)
+    largest = max(heads_of_device(backbone.num_kv_heads, tensor_parts), of_call) * backbone.head_size * size
     return {
         "caches": rows * capacity * token,
-        "prompts": prompts * token,
+        "prompts": prompts * token,  # on a mesh, too, each device gets all of them
         "temporaries": stepping + max(reading, rows * capacity * largest),
     }
-
-
-def _kv_width(backbone: QwenConfig, trm: TRMConfig) -> int:
-    """Numbers in the keys of one token in one block call."""
-    return trm.kv_heads(backbone) * backbone.head_size
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:

@@ -158,19 +158,29 @@ def require_rows(rows: int) -> None:
         )
 
 
+def has_mesh() -> bool:
+    """Whether a mesh is chosen. Example: `has_mesh()` is False on one device."""
+    return _chosen_mesh() is not None
+
+
 def row_parts() -> int:
     """Into how many parts the chosen mesh splits rows. Example: `row_parts()` is 1 without a mesh."""
-    return _parts(_chosen_mesh(), ROWS)
+    return mesh_parts(_chosen_mesh(), ROWS)
 
 
 def weight_parts() -> int:
     """Into how many parts the chosen mesh splits large weights. Example: `weight_parts()` is 1 without a mesh."""
-    return _parts(_chosen_mesh(), ("fsdp", "tensor"))
+    return mesh_parts(_chosen_mesh(), ("fsdp", "tensor"))
+
+
+def tensor_parts() -> int:
+    """Into how many parts the chosen mesh splits heads. Example: `tensor_parts()` is 1 without a mesh."""
+    return mesh_parts(_chosen_mesh(), ("tensor",))
 
 
 def laid_out(tree: Any) -> Any:
     """While a program is traced: the weights as the mesh lays them out. Example: `return laid_out(state)`."""
-    mesh = _traced_mesh()
+    mesh = traced_mesh()
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, _specs(tree, mesh))
 
 
@@ -179,7 +189,7 @@ def gathered(tree: Any) -> Any:
 
     Example: `layer = gathered(layer)`.
     """
-    mesh = _traced_mesh()
+    mesh = traced_mesh()
     if mesh is None or mesh.shape["fsdp"] == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, _specs(tree, mesh, without="fsdp"))
@@ -194,7 +204,7 @@ class Groups:
     """
 
     def __init__(self):
-        self.count = _parts(_traced_mesh(), ROWS)
+        self.count = mesh_parts(traced_mesh(), ROWS)
 
     def split(self, tree: Any, rows_at: int = 0) -> Any:
         """Dimension `rows_at` of each array, its rows, as two: groups and rows."""
@@ -232,12 +242,12 @@ def _chosen_mesh() -> Mesh | None:
     return mesh if mesh.axis_names == AXES else None
 
 
-def _traced_mesh() -> AbstractMesh | None:
+def traced_mesh() -> AbstractMesh | None:
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if mesh.axis_names == AXES else None
 
 
-def _parts(mesh: Mesh | AbstractMesh | None, axes: Sequence[str]) -> int:
+def mesh_parts(mesh: Mesh | AbstractMesh | None, axes: Sequence[str]) -> int:
     return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in axes)
 
 

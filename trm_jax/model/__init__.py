@@ -2,7 +2,7 @@
 
 from trm_jax.model.attention import Rotation, attend, attend_to_past
 from trm_jax.model.fused import choose_attention, is_fused
-from trm_jax.model.kv_cache import KeysValues, KVCache, PromptCache
+from trm_jax.model.kv_cache import CACHE, KeysValues, KVCache, PromptCache
 from trm_jax.model.qwen import Hidden, Qwen, abstract_qwen, project
 from trm_jax.model.qwen_trm import QwenTRM, abstract_trm, for_decoding, new_trm, supervision_logits
 from trm_jax.model.trm import TRM, State

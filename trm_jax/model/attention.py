@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from trm_jax.hardware import per_device
 from trm_jax.model import fused as fused_attention
 from trm_jax.model.decode_kernel import attend_to_cache
 from trm_jax.model.kv_cache import KeysValues, Past
@@ -102,15 +103,46 @@ def _attend_to_past(heads, keys, values, layer, lengths):
     return attended.astype(own_values.dtype)
 
 
+def _attend_new_token(queries, new: KeysValues, rotation: Rotation, cached, layer, lengths):
+    """What is computed of a new token between the two linear maps; returns also its rotated keys, and its values."""
+    # In one array, because each array costs a GPU a launch, and computed once: behind the barrier XLA cannot do it again
+    # where the cache is written.
+    kv_heads = new.keys.shape[2]
+    heads = rotation(jnp.concatenate([queries, *new], axis=2), queries.shape[2] + kv_heads)
+    heads = jax.lax.optimization_barrier(heads)
+    attended = attend_to_past(heads, Past(*cached, layer, lengths))
+    return attended, KeysValues(heads[:, :, -2 * kv_heads : -kv_heads], heads[:, :, -kv_heads:])
+
+
+def _attend_on_each_device(queries, new: KeysValues, rotation: Rotation, past: Past):
+    cached = past.keys, past.values
+    dims = "B S N H", "B S K H", "B S 1 1 H/2", "layers B K C H", "", "B"
+    attend_new_token = per_device(_attend_new_token, *dims, out=("B S N H", "B S K H"))
+    return attend_new_token(queries, new, rotation, cached, past.layer, past.lengths)
+
+
 class Attention(nnx.Module):
     """Causal self-attention with rotary embedding; biases on q, k and v if asked, never on the output."""
 
     def __init__(self, width: int, num_heads: int, num_kv_heads: int, *, bias: bool, rngs: nnx.Rngs):
         self.head_size = width // num_heads
+        self.num_kv_heads = num_kv_heads
         self.query = Linear(width, num_heads * self.head_size, bias=bias, rngs=rngs)
         self.key = Linear(width, num_kv_heads * self.head_size, bias=bias, rngs=rngs)
         self.value = Linear(width, num_kv_heads * self.head_size, bias=bias, rngs=rngs)
         self.output = Linear(num_heads * self.head_size, width, rngs=rngs)
+
+    def repeat_kv_heads(self, times: int) -> None:
+        """Makes so many heads of each key/value head, all alike, for as many more devices that each hold one of them."""
+        for linear in (self.key, self.value):
+            linear.kernel, linear.bias = (self._repeated(weight, times) for weight in (linear.kernel, linear.bias))
+        self.num_kv_heads *= times
+
+    def _repeated(self, weight: nnx.Param | None, times: int) -> nnx.Param | None:
+        if weight is None:
+            return None
+        heads = weight[...].reshape(*weight.shape[:-1], self.num_kv_heads, self.head_size)
+        return nnx.Param(jnp.repeat(heads, times, axis=-2).reshape(*weight.shape[:-1], -1))
 
     def __call__(self, h: Float[Array, "B S D"], rotation: Rotation, past: Past | None = None):
         """Returns the attention's output[B,S,D], and the keys and values of these tokens.
@@ -125,11 +157,5 @@ class Attention(nnx.Module):
             queries, new = rotation(queries), KeysValues(rotation(keys), values)
             attended = attend(queries, *new)
         else:
-            # In one array, because each array costs a GPU a launch, and computed once: behind the barrier XLA cannot do it
-            # again where the cache is written.
-            kv_heads = keys.shape[2]
-            heads = rotation(jnp.concatenate([queries, keys, values], axis=2), queries.shape[2] + kv_heads)
-            heads = jax.lax.optimization_barrier(heads)
-            new = KeysValues(heads[:, :, -2 * kv_heads : -kv_heads], heads[:, :, -kv_heads:])
-            attended = attend_to_past(heads, past)
+            attended, new = _attend_on_each_device(queries, KeysValues(keys, values), rotation, past)
         return keep(self.output(attended.reshape(*h.shape[:-1], -1))), new

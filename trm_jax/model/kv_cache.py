@@ -18,8 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from trm_jax.hardware import per_device, split
 from trm_jax.model.decode_kernel import write_to_cache
 from trm_jax.model.fused import takes_cache
+
+CACHE = "layers B K C H"  # the dimensions of its arrays
 
 
 class KeysValues(NamedTuple):
@@ -59,10 +62,10 @@ class KVCache:
 
     @classmethod
     def empty(cls, places: int, layers: int, batch: int, capacity: int, heads: int, head_size: int, dtype) -> Self:
-        """An empty cache of `places` arrays, each for `layers` layers."""
+        """An empty cache of `places` arrays, each for `layers` layers; on a mesh each array is split before the next."""
         shape = (layers, batch, heads, capacity, head_size)
-        keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(places)) for _ in range(2))
-        return cls(keys, values, jnp.zeros(batch, jnp.int32))
+        keys, values = (tuple(split(jnp.zeros(shape, dtype), CACHE) for _ in range(places)) for _ in range(2))
+        return cls(keys, values, split(jnp.zeros(batch, jnp.int32), "B"))
 
     @property
     def capacity(self) -> int:
@@ -80,23 +83,22 @@ class KVCache:
         """Writes one token a row behind those that it holds; where `written` is 0, the row's length stays as it is."""
         keys, values = zip(*new, strict=True)
         tokens = jnp.stack([array[:, :, 0] for array in (*keys, *values)])
-        arrays = [*self.keys, *self.values]
-        fused = {"cuda": write_to_cache} if takes_cache(arrays[0]) else {}
-        arrays = jax.lax.platform_dependent(arrays, tokens, self.lengths, default=_write_to_cache, **fused)
+        write = per_device(_write, CACHE, "arrays layers B K H", "B", out=CACHE)
+        arrays = write((*self.keys, *self.values), tokens, self.lengths)
         half = len(self.keys)
         return KVCache(tuple(arrays[:half]), tuple(arrays[half:]), self.lengths + written)
 
     def insert(self, prompts: PromptCache, sources: Int[Array, " G"], rows: Int[Array, " G"]) -> Self:
         """Replaces `rows` by the prompts `sources`; a row beyond the batch is skipped. Slots that do not fit are padding."""
-        slots = slice(0, min(self.capacity, prompts.new[0].keys.shape[2]))
-
-        def put(kept, new):
-            return kept.at[:, rows, :, slots].set(jnp.swapaxes(new[:, sources, slots], 2, 3), mode="drop")
-
-        keys, values = zip(*prompts.new, strict=True)
+        put = per_device(_put_prompts, CACHE, "layers G S K H", "", "", "B", out=CACHE)
+        numbers = jnp.arange(len(self.lengths))
+        keys, values = (
+            tuple(put(kept, array, sources, rows, numbers) for kept, array in zip(arrays, new, strict=True))
+            for arrays, new in zip((self.keys, self.values), zip(*prompts.new, strict=True), strict=True)
+        )
         return KVCache(
-            keys=tuple(map(put, self.keys, keys)),
-            values=tuple(map(put, self.values, values)),
+            keys=keys,
+            values=values,
             lengths=self.lengths.at[rows].set(prompts.lengths[sources], mode="drop"),
         )
 
@@ -107,6 +109,19 @@ class KVCache:
         """
         keys, values = ([_resize(array, capacity) for array in arrays] for arrays in (self.keys, self.values))
         return KVCache(tuple(keys), tuple(values), self.lengths)
+
+
+def _put_prompts(kept, new, sources, rows, numbers):
+    """Puts prompts into those of the rows that are here, whose numbers are `numbers`."""
+    slots = slice(0, min(kept.shape[3], new.shape[2]))
+    here = (rows >= numbers[0]) & (rows <= numbers[-1])
+    places = jnp.where(here, rows - numbers[0], len(numbers))
+    return kept.at[:, places, :, slots].set(jnp.swapaxes(new[:, sources, slots], 2, 3), mode="drop")
+
+
+def _write(arrays, tokens, lengths):
+    fused = {"cuda": write_to_cache} if takes_cache(arrays[0]) else {}
+    return jax.lax.platform_dependent(arrays, tokens, lengths, default=_write_to_cache, **fused)
 
 
 def _write_to_cache(arrays, tokens, lengths):
@@ -126,4 +141,4 @@ def _resize(array: jax.Array, capacity: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="capacity")
 def _copy_slots(array, capacity: int):
     missing = max(0, capacity - array.shape[3])
-    return jnp.pad(array[:, :, :, :capacity], [(0, 0)] * 3 + [(0, missing), (0, 0)])
+    return split(jnp.pad(array[:, :, :, :capacity], [(0, 0)] * 3 + [(0, missing), (0, 0)]), CACHE)

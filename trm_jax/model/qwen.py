@@ -70,7 +70,8 @@ class Qwen(nnx.Module):
         config = self.config
         dtype = self.embedding.dtype
         shape = (1, config.num_layers) if self.stacked else (config.num_layers, 1)
-        return KVCache.empty(*shape, batch, capacity, config.num_kv_heads, config.head_size, dtype)
+        heads = (self.layers if self.stacked else self.layers[0]).attention.num_kv_heads
+        return KVCache.empty(*shape, batch, capacity, heads, config.head_size, dtype)
 
     def __call__(self, tokens: Int[Array, "B S"], cache: KVCache | None = None) -> tuple[Hidden, list[KeysValues]]:
         """Hidden states of the tokens, and their keys and values as `KVCache` takes them.
@@ -80,7 +81,10 @@ class Qwen(nnx.Module):
         length, num_layers = tokens.shape[1], self.config.num_layers
         rotation = self.rotation(jnp.arange(length)[None] if cache is None else cache.positions(length))
         depths = [round(level * num_layers / (NUM_LEVELS - 1)) for level in range(NUM_LEVELS)]
-        h = gathered({"embedding": self.embedding[...]})["embedding"][tokens]
+        embedding = self.embedding[...]
+        if cache is None:  # a single token is so little that it is looked up where the embedding lies
+            embedding = gathered({"embedding": embedding})["embedding"]
+        h = embedding[tokens]
         if not self.stacked:
             every, after = [], [h]
             for index, layer in enumerate(self.layers):

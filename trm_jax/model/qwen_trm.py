@@ -6,6 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import TRMConfig
+from trm_jax.hardware import has_mesh, put_weights, tensor_parts
+from trm_jax.model.attention import Attention
 from trm_jax.model.layers import Linear
 from trm_jax.model.qwen import Qwen, project
 from trm_jax.model.trm import TRM
@@ -69,7 +71,8 @@ def _supervision_logits(model: QwenTRM, input_ids):
 def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = None) -> QwenTRM:
     """The same model with the backbone's layers unstacked, so that a decoding step reads them without copying them.
 
-    On a CPU the kernels are transposed too.
+    On a CPU the kernels are transposed too, and on a mesh with more devices for the heads than there are key/value heads,
+    these are repeated, so that each device has one.
 
     Args:
         donate: give up each of the given model's stacked arrays as soon as it is unstacked, so that only one of them is ever
@@ -85,6 +88,12 @@ def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = No
     stacked, structure = jax.tree.flatten(backbone.layers)
     by_weight = [_unstack(array, backbone.config.num_layers, donate) for array in stacked]
     backbone.layers = nnx.List([jax.tree.unflatten(structure, layer) for layer in zip(*by_weight, strict=True)])
+    parts = tensor_parts()
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, Attention) and parts > module.num_kv_heads and parts % module.num_kv_heads == 0:
+            module.repeat_kv_heads(parts // module.num_kv_heads)
+    if has_mesh():
+        return put_weights(model)
     if (platform or jax.default_backend()) == "cpu":
         for _, module in nnx.iter_graph(model):
             if isinstance(module, Linear):

@@ -91,7 +91,7 @@ class TRM(nnx.Module):
 
     def empty_cache(self, backbone: QwenConfig, passes: int, batch: int, capacity: int) -> KVCache:
         """A cache with one array for each block call; `passes` is 1 for last_pass, and all of them for per_pass."""
-        heads, dtype = self.config.kv_heads(backbone), self.y_init.dtype
+        heads, dtype = self.calls[0].attention.num_kv_heads, self.y_init.dtype
         return KVCache.empty(self.config.calls, passes, batch, capacity, heads, backbone.head_size, dtype)
 
     def run_pass(self, context: State, y: State, z: State, rotation: Rotation, pasts: Sequence[Past | None]):
