@@ -87,7 +87,7 @@ def render_chats(tokenizer, chats: Sequence[Chat], **options) -> list[str]:
 
     With a generation prompt the text ends where the template puts an assistant's message that is given: a thought that the
     prompt opens, as DeepSeek-R1 and QwQ have it, is left out. A solution learned behind `<think>` would be a part of the
-    thought, and its own `<think>` a second one. A model that thinks opens its thought itself.
+    thought, and its own `<think>` a second one. A model may still open a thought itself.
 
     Example: `render_chats(tokenizer, [[{"role": "user", "content": "Hello"}]], add_generation_prompt=True)[0]`.
     """
