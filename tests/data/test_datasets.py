@@ -73,7 +73,14 @@ def test_rows_that_say_that_they_are_wrong_are_left_out_and_counted(tmp_path, ca
     ("stated", "reference"),
     [
         *[("8", "8"), (8.0, "8"), ("\\frac{1}{2}", "\\frac{1}{2}"), ("\\boxed{8}", "8"), ("Evelyn", "Evelyn")],
-        *[("7.0", "7"), ("$7$", "7"), (None, "7"), ("proof", "7"), ("3 + 4 = 8\nand so on", "7")],
+        *[
+            ("4 + 4 = 8\n#### 8", "8"),
+            ("7.0", "7"),
+            ("$7$", "7"),
+            (None, "7"),
+            ("proof", "7"),
+            ("3 + 4 = 8\nand so on", "7"),
+        ],
     ],
 )
 def test_the_column_of_the_answer_counts_over_a_box_that_contradicts_it(tmp_path, caplog, stated, reference):
