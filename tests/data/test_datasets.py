@@ -84,7 +84,7 @@ def test_rows_that_say_that_they_are_wrong_are_left_out_and_counted(tmp_path, ca
     ],
 )
 def test_the_column_of_the_answer_counts_over_a_box_that_contradicts_it(tmp_path, caplog, stated, reference):
-    """In an evaluation; what is learned stays as it is. A worked solution in that column is no answer."""
+    """In an evaluation; what is learned stays as it is. Of a text in that column the answer that it states counts."""
     path = jsonl(tmp_path / "a.jsonl", [{"problem": "p", "solution": "So \\boxed{7}.", "answer": stated}])
     [row] = sources.question_rows(path, "test")
     assert reference_answer(row["answer"]) == reference
