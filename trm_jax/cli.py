@@ -144,6 +144,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     try:
+        _require_texts(parsed)
         main(parsed)
     except KeyboardInterrupt:
         _end(script, "interrupted; what was saved stays, the same command goes on", INTERRUPTED)
@@ -154,6 +155,14 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         if parsed.debug:
             traceback.print_exception(error)
         _end(script, message, BAD_INPUT)
+
+
+def _require_texts(options: Options) -> None:
+    """Raises UserError if an option is an empty text, as of a shell variable that is not set: it is no value of any."""
+    for name, value in vars(options).items():
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            raise UserError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
 
 
 def _parse(options: type[Options], description: str | None, script: str) -> Options:

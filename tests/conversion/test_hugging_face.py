@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import nnx
 
 from tests.support.models import randomize, tiny_model, tiny_qwen_config
+from tests.support.world import edit_json
 from trm_jax import demo
 from trm_jax.checkpoints import CheckpointError, load_model, open_folder, read_config, replacing, save_model
 from trm_jax.config import ConfigError
@@ -277,3 +278,22 @@ def test_a_completion_also_ends_where_the_chat_format_ends_an_answer(tmp_path, c
 def test_the_config_alone_of_a_hugging_face_folder_can_be_read(folder):
     """What plan.py --model needs."""
     assert convert.find_config(str(folder)) == tiny_qwen_config()
+
+
+@pytest.mark.parametrize(
+    "scaling", [None, {}, {"type": None}, {"rope_type": "default"}, {"rope_type": None, "type": None}]
+)
+def test_no_scaling_may_be_written_in_many_ways(folder, scaling):
+    edit_json(folder / "config.json", rope_scaling=scaling)
+    assert hugging_face_config.read_config(folder) == tiny_qwen_config()
+
+
+@pytest.mark.parametrize(
+    "scaling", [{"type": "linear"}, {"rope_type": None, "type": "yarn"}, {"rope_type": "dynamic"}, "yarn"]
+)
+@pytest.mark.parametrize("parameters", [None, {"rope_type": "default"}])
+def test_a_scaling_is_refused_also_beside_parameters_that_have_none(folder, scaling, parameters):
+    """People add `rope_scaling` for longer texts, as Qwen's model cards tell them to; transformers 5 follows it."""
+    edit_json(folder / "config.json", rope_scaling=scaling, rope_parameters=parameters)
+    with pytest.raises(ConfigError, match=r"rope_scaling|rotary embedding of type"):
+        hugging_face_config.read_config(folder)

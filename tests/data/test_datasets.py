@@ -8,7 +8,7 @@ import re
 import pytest
 
 from trm_jax.config import ConfigError, DataConfig
-from trm_jax.data import DataError
+from trm_jax.data import DataError, reference_answer
 from trm_jax.data import datasets as sources
 from trm_jax.data import examples as data
 from trm_jax.demo import problems
@@ -44,6 +44,54 @@ def test_columns_are_found_or_named(tmp_path):
         sources.load_rows(other, "train", ("q", "a"))
     with pytest.raises(ConfigError, match="go together"):
         DataConfig(("x.jsonl",), question_column="q")
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_this_folder(name, tmp_path, monkeypatch):
+    jsonl(tmp_path / "a.jsonl", [{"question": "a", "answer": "1"}])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="name of a data set is empty"):
+        sources.load_rows(name, "train")
+    with pytest.raises(DataError, match="name of a data set is empty"):
+        sources.evaluation_rows(DataConfig(("demo",)), name, 8)
+
+
+def test_rows_that_say_that_they_are_wrong_are_left_out_and_counted(tmp_path, caplog):
+    """As OpenMathInstruct-1 has them, also in CSV."""
+    marks = {"a": True, "b": False, "c": "False", "d": None, "e": "true", "f": 0}
+    rows = [{"question": name, "generated_solution": "1", "is_correct": mark} for name, mark in marks.items()]
+    found = sources.load_rows(jsonl(tmp_path / "a.jsonl", rows), "train")
+    assert [row["question"] for row in found] == ["a", "d", "e"]
+    assert "3 of 6 rows say that they are not correct, and are left out" in caplog.text
+    with pytest.raises(DataError, match="has no rows"):
+        sources.load_rows(jsonl(tmp_path / "a.jsonl", rows[1:3]), "train")
+    with pytest.raises(DataError, match="has no rows"):
+        next(sources.stream_rows(DataConfig((str(tmp_path / "a.jsonl"),), streaming=True)))
+
+
+@pytest.mark.parametrize(
+    ("stated", "reference"),
+    [
+        *[("8", "8"), (8.0, "8"), ("\\frac{1}{2}", "\\frac{1}{2}"), ("\\boxed{8}", "8"), ("Evelyn", "Evelyn")],
+        *[
+            ("4 + 4 = 8\n#### 8", "8"),
+            ("7.0", "7"),
+            ("$7$", "7"),
+            (None, "7"),
+            ("proof", "7"),
+            ("3 + 4 = 8\nand so on", "7"),
+        ],
+    ],
+)
+def test_the_column_of_the_answer_counts_over_a_box_that_contradicts_it(tmp_path, caplog, stated, reference):
+    """In an evaluation; what is learned stays as it is. Of a text in that column the answer that it states counts."""
+    path = jsonl(tmp_path / "a.jsonl", [{"problem": "p", "solution": "So \\boxed{7}.", "answer": stated}])
+    [row] = sources.question_rows(path, "test")
+    assert reference_answer(row["answer"]) == reference
+    assert ("1 of 1 solutions contradict" in caplog.text) == (reference != "7")
+    assert sources.load_rows(path, "train")[0]["answer"] == "So \\boxed{7}."
+    [named] = sources.question_rows(path, "test", ("problem", "solution"))
+    assert named == {"question": "p", "answer": "So \\boxed{7}."}
 
 
 def numbered(path: pathlib.Path, name: str, count: int) -> str:
@@ -135,7 +183,6 @@ GSM8K = pathlib.Path(__file__).parents[3] / "shared" / "gsm8k"
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="the real GSM8K files are not beside the checkout")
 def test_real_rows_parse():
-    from trm_jax.data.answers import reference_answer
     from trm_jax.data.plain_numbers import parse_number
 
     for name, count in (("train", 7473), ("test", 1319)):

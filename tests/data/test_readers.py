@@ -1,6 +1,7 @@
 """Rows in whatever file and under whatever names people have them: the same rows, or a message that names the place."""
 
 import csv
+import decimal
 import gzip
 import json
 
@@ -8,7 +9,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trm_jax.data.columns import PAIRS, to_row
 from trm_jax.data.datasets import load_rows, question_rows
 from trm_jax.data.readers import DataError
 
@@ -75,6 +75,84 @@ def test_of_a_folder_with_splits_one_is_read(tmp_path, caplog):
         load_rows(str(tmp_path), "test")
 
 
+def test_of_a_folder_with_several_sets_one_must_be_chosen(tmp_path):
+    """As GSM8K is cloned from the hub: `main` and `socratic` are the same questions."""
+    for name, row in (("main/train-0", 0), ("main/test-0", 1), ("socratic/train-0", 0), ("socratic/test-0", 1)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_bytes(as_lines([ROWS[row]]))
+    with pytest.raises(DataError, match=rf"'train', in main, socratic: .*, as {tmp_path}/socratic"):
+        load_rows(str(tmp_path), "train")
+    assert load_rows(str(tmp_path / "main"), "train") == [ROWS[0]]
+
+
+def test_folders_below_that_of_a_split_are_one_set(tmp_path):
+    """As MATH is packed: a folder for each subject, a file for each row."""
+    for number, name in enumerate(("train/algebra", "train/geometry", "test/algebra")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.json").write_text(json.dumps(ROWS[number]))
+    assert load_rows(str(tmp_path), "train") == ROWS[:2]
+
+
+def test_a_folder_of_incorrect_solutions_is_left_out(tmp_path, caplog):
+    """As OpenMathInstruct-1 is cloned from the hub."""
+    for name, row in (("correct_solutions", 0), ("incorrect_solutions", 1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_bytes(as_lines([ROWS[row]]))
+    assert load_rows(str(tmp_path), "train") == [ROWS[0]]
+    assert "1 files in incorrect_solutions are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *[("gsm8ktest", "test"), ("gsm8k_test", "test"), ("GSM8KTest", "test"), ("GSM8Ktrain", "train")],
+        *[("latest", None), ("contest", None), ("fastest5k", None), ("constraint", None), ("greatest8kings", None)],
+    ],
+)
+def test_a_file_is_of_the_split_that_is_a_word_of_its_name(tmp_path, name, split):
+    (tmp_path / f"{name}.jsonl").write_bytes(as_lines(ROWS))
+    for asked in ("train", "test"):
+        if split in (asked, None):
+            assert load_rows(str(tmp_path), asked) == ROWS
+        else:
+            with pytest.raises(DataError, match="no file for the split"):
+                load_rows(str(tmp_path), asked)
+
+
+def test_what_stands_beside_the_rows_of_a_folder_is_passed_over(tmp_path):
+    write(tmp_path, "a.jsonl")
+    for name in ("metadata", "config", "dataset_info", "dataset_infos", "dataset_dict", "state"):
+        (tmp_path / f"{name}.json").write_text('{"splits": ["train"], "version": 1}')
+    assert load_rows(str(tmp_path), "train") == ROWS
+
+
+def test_a_json_file_may_hold_its_splits(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"version": 1, "train": ROWS[:1], "Test": ROWS[1:], "tags": ["easy"]}))
+    (tmp_path / "b.json").write_text(json.dumps({"train": ROWS, "validation": ROWS, "test": []}))
+    assert load_rows(str(tmp_path / "a.json"), "train") == ROWS[:1]
+    assert load_rows(str(tmp_path / "a.json"), "test") == ROWS[1:]
+    with pytest.raises(DataError, match="has no rows"):
+        load_rows(str(tmp_path / "b.json"), "test")
+    (tmp_path / "b.json").write_text(json.dumps({"train": ROWS, "validation": ROWS}))
+    with pytest.raises(DataError, match="no rows for the split 'test', only for train, validation"):
+        load_rows(str(tmp_path / "b.json"), "test")
+
+
+def test_a_field_of_a_csv_file_may_be_long(tmp_path):
+    long = "1 + 1 = 2\n" * 20_000
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("question", "answer"), ("a", f"{long}#### 2")])
+    assert load_rows(str(tmp_path / "a.csv"), "train") == [{"question": "a", "answer": f"{long}#### 2"}]
+
+
+def test_numbers_of_a_parquet_file_are_answers(tmp_path):
+    for name, value in (("a", decimal.Decimal("18.00")), ("b", 72.0), ("c", decimal.Decimal("2.50"))):
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist([{"question": "a", "answer": value}]), tmp_path / f"{name}.parquet"
+        )
+    assert [row["answer"] for row in load_rows(str(tmp_path), "train")] == ["18", "72", "2.5"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -96,76 +174,20 @@ def test_what_cannot_be_read_is_named_by_its_place(tmp_path, name, content, says
         load_rows(str(tmp_path / name), "train")
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="/".join)
-def test_columns_of_public_sets_are_recognised(pair):
-    values = {pair[0]: "How many?", pair[1]: "#### 7", "level": 3}
-    assert to_row(values, None, "here") == {"question": "How many?", "answer": "#### 7"}
-
-
-TURNS = [("user", "How many?"), ("assistant", "no"), ("user", "Really?"), ("assistant", "#### 7")]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"messages": [{"role": role, "content": text} for role, text in [("system", "x"), *TURNS]]},
-        {
-            "conversations": [
-                {"from": {"user": "human", "assistant": "gpt"}[role], "value": text} for role, text in TURNS
-            ]
-        },
-        {
-            "prompt": [{"role": role, "content": text} for role, text in TURNS[:3]],
-            "completion": [{"role": role, "content": text} for role, text in TURNS[3:]],
-        },
-    ],
-    ids=["messages", "conversations", "prompt and completion"],
-)
-def test_of_a_chat_the_last_turns_count(values):
-    assert to_row(values, None, "here") == {"question": "Really?", "answer": "#### 7"}
-
-
-@pytest.mark.parametrize("chat", ["text", [1], [{"role": "user", "content": "alone"}], []])
-def test_a_chat_without_an_answer_is_named(chat):
-    with pytest.raises(DataError, match="line 3"):
-        to_row({"messages": chat}, None, "line 3")
-
-
-def test_an_answer_in_a_column_of_its_own_is_added_where_the_solution_states_none():
-    """As in NuminaMath; a proof has none."""
-    values = {"problem": "p", "solution": "Ann has all of them.", "answer": "7"}
-    assert to_row(values, None, "here")["answer"] == "Ann has all of them.\n#### 7"
-    assert to_row(values | {"answer": "proof"}, None, "here")["answer"] == "Ann has all of them."
-    assert to_row(values | {"solution": "\\boxed{8}"}, None, "here")["answer"] == "\\boxed{8}"
-
-
-def test_an_empty_answer_column_states_nothing():
-    values = {"problem": "p", "solution": "so it is"}
-    for nothing in (None, ["5"], ""):
-        assert to_row(values | {"answer": nothing}, None, "here")["answer"] == "so it is"
-
-
-def test_alpacas_input_belongs_to_the_question():
-    values = {"instruction": "Solve it.", "input": "What is 2 + 3?", "output": "#### 5"}
-    assert to_row(values, None, "here")["question"] == "Solve it.\n\nWhat is 2 + 3?"
-    assert to_row(values | {"input": ""}, None, "here")["question"] == "Solve it."
-
-
-def test_a_column_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(DataError, match=r"here: there is no column 'b'; there are \['answer', 'question'\]"):
-        to_row(ROWS[0], ("question", "b"), "here")
-
-
 def test_a_json_file_may_hold_one_row_with_a_list(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps(ROWS[0] | {"tags": ["easy"]}))
-    (tmp_path / "b.json").write_text(json.dumps({"messages": [{"role": r, "content": t} for r, t in TURNS]}))
+    (tmp_path / "a.json").write_text(json.dumps(ROWS[0] | {"tags": ["easy"], "notes": []}))
+    turns = [{"role": "user", "content": "Really?"}, {"role": "assistant", "content": "#### 7"}]
+    (tmp_path / "b.json").write_text(json.dumps({"messages": turns}))
     assert load_rows(str(tmp_path / "a.json"), "train") == [ROWS[0]]
     assert load_rows(str(tmp_path / "b.json"), "train") == [{"question": "Really?", "answer": "#### 7"}]
 
 
-def test_columns_may_stand_behind_each_source(tmp_path):
+@pytest.mark.parametrize(
+    "columns", ["question=frage,answer=antwort", "question=frage, answer=antwort", " answer=antwort , question=frage "]
+)
+def test_columns_may_stand_behind_each_source(tmp_path, columns):
     (tmp_path / "a.jsonl").write_bytes(as_lines([{"frage": "a", "antwort": "1"}]))
-    assert load_rows(f"{tmp_path}/a.jsonl:question=frage,answer=antwort", "train") == [{"question": "a", "answer": "1"}]
+    assert load_rows(f"{tmp_path}/a.jsonl:{columns}", "train") == [{"question": "a", "answer": "1"}]
 
 
 def test_a_question_whose_answer_nobody_can_read_is_named_or_left_out(tmp_path, caplog):

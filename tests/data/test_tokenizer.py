@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.support.fine_tunes import REFUSING, TEMPLATE, deepseek_like
+from tests.support.fine_tunes import REFUSING, TEMPLATE, THINKING, deepseek_like
 from trm_jax import demo
 from trm_jax.data.examples import SYSTEM_PROMPT, encode_prompts, encode_rows
 from trm_jax.data.tokenizer import TokenizerError, check_tokenizer, end_token, read_tokenizer, render_chats
@@ -72,6 +72,23 @@ def test_a_format_without_a_system_message_has_the_instruction_in_the_question(t
     tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf", template))
     [prompt] = encode_prompts(tokenizer, ["How many?"])
     assert tokenizer.decode(prompt) == f"<｜User｜>{SYSTEM_PROMPT}\n\nHow many?<｜Assistant｜>"
+
+
+@pytest.mark.parametrize(
+    "answer", ["So \\boxed{7}.", "<think>\n3 and 4</think>\n\n\\boxed{7}"], ids=["plain", "with a thought"]
+)
+def test_a_thought_that_the_prompt_opens_is_left_out_in_training_and_decoding(tmp_path, answer):
+    """As in DeepSeek-R1-Distill-Qwen, which writes given messages without one: a solution is no part of a thought."""
+    tokenizer = read_tokenizer(deepseek_like(tmp_path / "hf", THINKING))
+    chat = [{"role": "user", "content": "How many?"}]
+    assert tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True).endswith("<think>\n")
+    [prompt] = encode_prompts(tokenizer, ["How many?"])
+    [example] = encode_rows([{"question": "How many?", "answer": answer}], tokenizer)
+    assert example.tokens[: example.prompt_length].tolist() == prompt
+    system = {"role": "system", "content": SYSTEM_PROMPT}
+    [whole] = render_chats(tokenizer, [[system, *chat, {"role": "assistant", "content": answer}]])
+    assert tokenizer.decode(example.tokens) == whole
+    assert example.tokens[-1] == end_token(tokenizer)
 
 
 def test_a_conversation_goes_on_behind_the_instruction(tmp_path):

@@ -137,6 +137,19 @@ def test_few_shot_examples_are_never_the_question_itself(folders, tmp_path):
         assert prompt.count(f"Question: {sample['doc']['question']}\n") == 1
 
 
+@pytest.mark.parametrize(("count", "options"), [(5, []), (3, ["--num-fewshot", 3])], ids=["the task's own", "as asked"])
+def test_too_few_rows_for_the_examples_are_one_sentence(folders, tmp_path, count, options):
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"question": f"{i} + 1?", "answer": f"#### {i + 1}"}) + "\n" for i in range(count))
+    )
+    common = ["--checkpoint", folders[0] / "train", "--data", tmp_path / "a.jsonl", "--head", "backbone"]
+    done = run("lm_eval.py", *common, "--tasks", "trm_gsm8k_fewshot", "--max-new-tokens", 4, *options)
+    assert done.returncode == 2, done.stderr
+    assert "too few rows for the worked examples" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_torch_is_not_imported_even_where_it_is_installed(folders, tmp_path):
     """A module of that name stands for it, which refuses to be imported.
 

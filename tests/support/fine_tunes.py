@@ -16,7 +16,13 @@ TEMPLATE = (
 )
 REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + TEMPLATE
 WITH_SYSTEM = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}" + TEMPLATE
-FORMATS = {"without a system message": TEMPLATE, "refusing one": REFUSING, "with one": WITH_SYSTEM}
+THINKING = TEMPLATE.replace("prompt %}<｜Assistant｜>", "prompt %}{{ '<｜Assistant｜><think>\\n' }}")
+FORMATS = {
+    "without a system message": TEMPLATE,
+    "refusing one": REFUSING,
+    "with one": WITH_SYSTEM,
+    "opening a thought": THINKING,
+}
 
 
 def deepseek_like(folder: pathlib.Path, template: str = TEMPLATE) -> pathlib.Path:

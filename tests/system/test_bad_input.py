@@ -6,6 +6,7 @@ Every case is a script on its own command line, in a copy of a small world that 
 import dataclasses
 import json
 import pathlib
+import shlex
 import shutil
 from collections.abc import Callable
 
@@ -182,6 +183,9 @@ CASES = [
     Case("all checkpoints damaged", AGAIN, "all checkpoints", lambda w: damage(w.run / "checkpoints", 1, 2)),
     # … rows
     Case("no such file", TRAIN.replace("{data}", "{nothing}.jsonl"), "there is no file"),
+    Case("set without a name", TRAIN + "--data ''", "--data is empty"),
+    Case("questions without a name", BACKBONE + "--data ' '", "--data is empty"),
+    Case("column without a name", TRAIN + "--question-column '' --answer-column ''", "column is empty"),
     Case("no such set", TRAIN.replace("{data}", "gsm9k"), "no data set 'gsm9k'"),
     Case("set on the hub, offline", TRAIN.replace("{data}", "gsm8k"), ["'gsm8k'", ".jsonl file serves"]),
     Case("broken line", TRAIN, ["line 3", "not JSON"], rows('{"question": ')),
@@ -337,7 +341,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing_behind(case, template, tm
     shutil.copytree(template.root, world.root)
     case.spoil(world)
     before = world.snapshot()
-    script, *options = case.command.format(**names(world, template)).split()
+    script, *options = shlex.split(case.command.format(**names(world, template)))
     done = run(script, *options)
     assert done.returncode == 2, (done.stdout, done.stderr)
     *warnings, line = done.stderr.splitlines()

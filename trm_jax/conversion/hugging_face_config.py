@@ -98,13 +98,16 @@ def _end_tokens(values: Mapping[str, Any]) -> list[Any]:
 
 def _rope_theta(values: Mapping[str, Any]) -> float:
     """The rotary base: `rope_theta` (transformers 4) or `rope_parameters.rope_theta` (transformers 5), one required."""
-    parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise ConfigError(f"rope_parameters is {parameters!r:.80}; it must be an object")
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind != "default":
-        raise ConfigError(f"rotary embedding of type {kind!r} is not supported, only 'default'")
-    found = [theta for theta in (values.get("rope_theta"), parameters.get("rope_theta")) if theta is not None]
+    found = [values.get("rope_theta")]
+    for name in ("rope_parameters", "rope_scaling"):  # of transformers 5 and 4; people add the latter beside the former
+        parameters = values.get(name) or {}
+        if not isinstance(parameters, Mapping):
+            raise ConfigError(f"{name} is {parameters!r:.80}; it must be an object")
+        kind = parameters.get("rope_type") or parameters.get("type") or "default"
+        if kind != "default":
+            raise ConfigError(f"rotary embedding of type {kind!r} is not supported, only 'default'")
+        found.append(parameters.get("rope_theta"))
+    found = [theta for theta in found if theta is not None]
     if not found or any(theta != found[0] for theta in found):
         raise ConfigError(
             f"config.json must give one rotary base, rope_theta or rope_parameters.rope_theta; found {found!r:.80}"

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from trm_jax.config import DataConfig
-from trm_jax.data.answers import reference_answer
-from trm_jax.data.columns import Columns, Row, to_row
+from trm_jax.data.answers import reference_answer, same_answer
+from trm_jax.data.columns import Columns, Row, is_wrong, to_row
 from trm_jax.data.hub import HubError, require_hub
 from trm_jax.data.readers import DataError, NumberedRow, is_rows, read_rows
 
 HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hub id, configuration
 SHORT_NAMES = ("gsm8k", "demo")  # sets with a train and a test split that need no column names
-OWN_COLUMNS = re.compile(r"(?P<source>.+):question=(?P<question>[^,=]+),answer=(?P<answer>[^,=]+)")
+OWN_COLUMNS = re.compile(r"(.+):\s*((?:question|answer)=[^,=]+),\s*((?:question|answer)=[^,=]+)")
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def evaluation_rows(config: DataConfig, source: str | None, limit: int) -> list[
 
     Example: `evaluation_rows(DataConfig(("gsm8k",)), None, limit=256)`.
     """
-    found = source or own_test_set(config.sources)
+    found = own_test_set(config.sources) if source is None else source
     if found is None or limit == 0:
         return []
     return question_rows(found, "test", config.columns if source else None, limit)
@@ -64,11 +64,15 @@ def question_rows(
 ) -> list[Row]:
     """The first `limit` rows of a set, each of which states an answer that can be graded; see `load_rows`.
 
-    Raises DataError, naming the first row that does not; with `skip_unreadable` such rows are left out, and that is logged.
+    Where another column states another answer than the solution, that column counts; how often it does is logged. Raises
+    DataError, naming the first row that states none; with `skip_unreadable` such rows are left out, and that is logged.
 
     Example: `question_rows("gsm8k", "test", limit=256)`.
     """
-    rows = load_rows(source, split, columns)[:limit]
+    loaded = load_rows(source, split, columns)[:limit]
+    rows = [_as_stated(row) for row in loaded]
+    if count := sum(row["answer"] != old["answer"] for row, old in zip(rows, loaded, strict=True)):
+        _log.warning("%s: %d of %d solutions contradict the answer beside them, which counts", source, count, len(rows))
     readable = [row for row in rows if reference_answer(row["answer"]) is not None]
     if len(readable) == len(rows):
         return rows
@@ -84,14 +88,25 @@ def question_rows(
     return readable
 
 
+def _as_stated(row: Row) -> Row:
+    """The row without `stated`. If its solution states another answer, a last box, which counts, holds the stated one."""
+    answer, stated = row["answer"], row.get("stated", "")
+    stated = reference_answer(stated) or stated
+    if stated and "\n" not in stated and not same_answer(reference_answer(answer), stated):
+        answer = f"{answer}\n\\boxed{{{stated}}}"
+    return {"question": row["question"], "answer": answer}
+
+
 def stream_rows(config: DataConfig) -> Iterator[Row]:
     """An endless stream of the rows of a set or mixture, never held in memory; a source that ends starts again."""
 
     def endless(source: str) -> Iterator[Row]:
         while True:
-            yield from itertools.islice(
-                iterate_rows(source, "train", config.columns, streaming=True), config.num_samples
-            )
+            rows = itertools.islice(iterate_rows(source, "train", config.columns, streaming=True), config.num_samples)
+            first = next(rows, None)
+            if first is None:
+                raise DataError(f"{source} has no rows")
+            yield from itertools.chain([first], rows)
 
     return interleave([endless(source) for source in config.sources], config.weights)
 
@@ -130,12 +145,30 @@ def load_rows(source: str, split: str, columns: Columns | None = None) -> list[R
 def iterate_rows(source: str, split: str, columns: Columns | None = None, streaming: bool = False) -> Iterator[Row]:
     """Yields the rows of one set; see `load_rows`. With `streaming` the set is never in memory as a whole."""
     if own := OWN_COLUMNS.fullmatch(source):
-        source, columns = own["source"], (own["question"], own["answer"])
+        named = dict(part.split("=") for part in own.groups()[1:])
+        if len(named) == 2:
+            source, columns = own[1], (named["question"].strip(), named["answer"].strip())
+    if not source.strip():
+        raise DataError("the name of a data set is empty")
     if source == "demo":
         from trm_jax.demo import problems
 
         return iter(problems.split(split))
-    return (to_row(values, columns, where) for where, values in _numbered_rows(source, split, streaming))
+    rows = _without_wrong(_numbered_rows(source, split, streaming), source)
+    return (to_row(values, columns, where) for where, values in rows)
+
+
+def _without_wrong(rows: Iterable[NumberedRow], source: str) -> Iterator[NumberedRow]:
+    """Leaves out the rows that say that their solution is wrong; how many they are is logged when the set ends."""
+    wrong = total = 0
+    for where, values in rows:
+        total += 1
+        if is_wrong(values):
+            wrong += 1
+        else:
+            yield where, values
+    if wrong:
+        _log.warning("%s: %d of %d rows say that they are not correct, and are left out", source, wrong, total)
 
 
 def _numbered_rows(source: str, split: str, streaming: bool) -> Iterable[NumberedRow]:

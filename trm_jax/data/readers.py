@@ -22,12 +22,12 @@ class DataError(UserError):
 SPLITS = {"train": "train", "training": "train", "test": "test", "tests": "test", "testing": "test"} | dict.fromkeys(
     ("held", "validation", "valid", "val", "dev", "eval", "heldout"), "validation"
 )
-DESCRIPTIONS = (
-    "dataset_info.json",
-    "dataset_infos.json",
-    "dataset_dict.json",
-    "state.json",
-)  # of sets, as datasets writes
+DESCRIPTIONS = (  # files that stand beside rows and hold none, as datasets and the hub write them
+    *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
+    *("metadata.json", "config.json"),
+)
+WRONG = "incorrect_solutions"  # the folder of OpenMathInstruct that nobody should learn from
+LONGEST_FIELD = 2**31 - 1  # characters in a field of a CSV file; Python's own limit is 131,072
 _log = logging.getLogger(__name__)
 
 CHATS = ("messages", "conversations")  # columns that hold a list of turns
@@ -52,7 +52,7 @@ def read_rows(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
         return
     reader = READERS.get(_kind(path), _read_lines)
     try:
-        yield from reader(path)
+        yield from reader(path, split)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from None
 
@@ -62,21 +62,34 @@ def _files_of(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
     found = [file for file in found if file.is_file() and not any(map(_is_hidden, file.relative_to(folder).parts))]
     if not found:
         raise DataError(f"{folder} holds no file of rows ({', '.join(READERS)}, also with .gz)")
-    chosen = [file for file in found if _split_of(file.relative_to(folder)) in (split, None)]
+    right = [file for file in found if WRONG not in file.relative_to(folder).parts]
+    if len(right) < len(found):
+        _log.warning("%s: the %d files in %s are left out", folder, len(found) - len(right), WRONG)
+    places = {file: _place(file.relative_to(folder)) for file in right}
+    chosen = [file for file, (named, _) in places.items() if named in (split, None)]
     if not chosen:
         raise DataError(f"{folder} holds no file for the split {split!r}, only {listing(file.name for file in found)}")
-    if len(chosen) < len(found):
+    sets = sorted({str(place) for named, place in places.values() if named == split})
+    if len(sets) > 1:
+        raise DataError(
+            f"{folder} holds several sets with a split {split!r}, in {listing(sets)}: they may be the same rows in several "
+            f"forms, so give the folder of one, as {folder / sets[-1]}"
+        )
+    if len(chosen) < len(right):
         _log.info("%s: the split %r is %s", folder, split, listing(file.name for file in chosen))
     return chosen
 
 
-def _split_of(path: pathlib.Path) -> str | None:
-    """The split that the path of a file in a folder names; the file's own name counts before those of its folders."""
-    for part in reversed(path.parts):
-        for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", part):
+def _place(path: pathlib.Path) -> tuple[str | None, pathlib.PurePath]:
+    """The split that the path of a file in a folder names, and the folder above the name that says it, where the set is.
+
+    The file's own name counts before those of its folders. A count ends a word: `gsm8ktest` is a test split, `latest` none.
+    """
+    for name in (path, *path.parents):
+        for word in re.findall(r"(?<=\d)[kKmM]|[A-Z]?[a-z]+|[A-Z]+", name.name):
             if split := SPLITS.get(word.lower()):
-                return split
-    return None
+                return split, name.parent
+    return None, pathlib.PurePath()
 
 
 def _is_hidden(part: str) -> bool:
@@ -99,7 +112,7 @@ def _text(content: bytes, where: str) -> str:
         raise DataError(f"{where} is not UTF-8: {error}") from None
 
 
-def _read_lines(path: pathlib.Path) -> Iterator[NumberedRow]:
+def _read_lines(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -107,26 +120,37 @@ def _read_lines(path: pathlib.Path) -> Iterator[NumberedRow]:
                 yield where, parse_object(_text(line, where), where, DataError)
 
 
-def _read_json(path: pathlib.Path) -> Iterator[NumberedRow]:
-    """A list of objects, alone or as the one list in an object; or objects a line, as many files of this name are."""
+def _read_json(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
+    """A list of objects, alone or as the one list in an object; a list for each split; or objects a line."""
     with _open(path) as file:
         text = _text(file.read(), str(path))
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        yield from _read_lines(path)
+        yield from _read_lines(path, split)
         return
     if isinstance(value, dict):
-        lists = [part for name, part in value.items() if isinstance(part, list) and name not in CHATS]
-        if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
-            [value] = lists
+        lists = {name: part for name, part in value.items() if _is_table(part) and name not in CHATS}
+        splits = {SPLITS[name.casefold()]: part for name, part in lists.items() if name.casefold() in SPLITS}
+        if len(splits) > 1:
+            if split not in splits:
+                raise DataError(f"{path} holds no rows for the split {split!r}, only for {listing(splits)}")
+            value = splits[split]
+        elif len(lists) == 1 and any(lists.values()):
+            [value] = lists.values()
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number} is not a JSON object")
         yield f"{path}, row {number}", row
 
 
-def _read_csv(path: pathlib.Path) -> Iterator[NumberedRow]:
+def _is_table(part: Any) -> bool:
+    """Whether this is a list of nothing but objects, which may be rows."""
+    return isinstance(part, list) and all(isinstance(row, dict) for row in part)
+
+
+def _read_csv(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
+    csv.field_size_limit(LONGEST_FIELD)
     with _open(path) as file:
         lines = csv.DictReader(io.StringIO(_text(file.read(), str(path)), newline=""), strict=True)
         try:
@@ -139,7 +163,7 @@ def _read_csv(path: pathlib.Path) -> Iterator[NumberedRow]:
             raise DataError(f"{path}, line {lines.line_num} is no CSV: {error}") from None
 
 
-def _read_parquet(path: pathlib.Path) -> Iterator[NumberedRow]:
+def _read_parquet(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -154,7 +178,8 @@ def _read_parquet(path: pathlib.Path) -> Iterator[NumberedRow]:
         raise DataError(f"{path} is damaged, or no Parquet file: {error}") from None
 
 
-READERS: dict[str, Callable[[pathlib.Path], Iterator[NumberedRow]]] = {
+# A reader gets the split too, because a JSON file may hold several.
+READERS: dict[str, Callable[[pathlib.Path, str], Iterator[NumberedRow]]] = {
     ".jsonl": _read_lines,
     ".json": _read_json,
     ".csv": _read_csv,

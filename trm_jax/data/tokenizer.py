@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from trm_jax.errors import UserError
 
+OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 Chat = list[dict[str, str]]  # messages, each with a role and its content
 
 
@@ -84,11 +85,16 @@ def render_chats(tokenizer, chats: Sequence[Chat], **options) -> list[str]:
     Where the format has no system message, its text stands before the first question. `options` are those of
     `apply_chat_template`.
 
+    With a generation prompt the text ends where the template puts an assistant's message that is given: a thought that the
+    prompt opens, as DeepSeek-R1 and QwQ have it, is left out. A solution learned behind `<think>` would be a part of the
+    thought, and its own `<think>` a second one. A model may still open a thought itself.
+
     Example: `render_chats(tokenizer, [[{"role": "user", "content": "Hello"}]], add_generation_prompt=True)[0]`.
     """
     if any(chat[0]["role"] == "system" for chat in chats) and not takes_system(tokenizer):
         chats = [_without_system(chat) for chat in chats]
-    return [tokenizer.apply_chat_template(chat, tokenize=False, **options) for chat in chats]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False, **options) for chat in chats]
+    return [OPENED_THOUGHT.sub("", text) for text in texts] if options.get("add_generation_prompt") else texts
 
 
 def _without_system(chat: Chat) -> Chat:

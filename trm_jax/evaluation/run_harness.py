@@ -23,7 +23,7 @@ def run_harness(
         data, columns: questions of this package's tasks, as `question_rows` takes them.
         options: of `simple_evaluate`.
 
-    Raises EvaluationError if lm_eval is not installed or does not know a task.
+    Raises EvaluationError if lm_eval is not installed or does not know a task, or if there are too few rows for examples.
 
     Example: `run_harness({"checkpoint": "runs/train"}, ["trm_gsm8k_chat"], "demo", limit=8)["results"]`.
     """
@@ -39,4 +39,14 @@ def run_harness(
         raise EvaluationError(f"lm-eval knows no task {', '.join(unknown)}; `lm_eval ls tasks` lists its own")
     model = TRMHarness(**model_arguments)
     # Without a seed for PyTorch lm-eval does not import it where it is installed; nothing here draws from it.
-    return lm_eval.simple_evaluate(model=model, tasks=tasks, task_manager=manager, torch_random_seed=None, **options)
+    try:
+        return lm_eval.simple_evaluate(
+            model=model, tasks=tasks, task_manager=manager, torch_random_seed=None, **options
+        )
+    except ValueError as error:
+        if "larger than population" not in str(error):  # Python's own words, of a draw from too few
+            raise
+        raise EvaluationError(
+            f"too few rows for the worked examples before each question of {', '.join(tasks)}: there must be one more than "
+            "examples; lower --num-fewshot"
+        ) from None
