@@ -7,9 +7,8 @@ from typing import Any
 from trm_jax.data.answers import reference_answer
 from trm_jax.data.readers import CHATS, DataError
 
-Row = dict[
-    str, str
-]  # `question`; `answer`, the worked solution; and `stated`, what another column states as its result
+# `question`; `answer`, the worked solution; and `stated`, what another column states as its result.
+Row = dict[str, str]
 Columns = tuple[str, str]  # names of the columns of question and solution
 
 PAIRS: tuple[Columns, ...] = (

@@ -23,7 +23,7 @@ def split(array: jax.Array, dims: str) -> jax.Array:
     mesh = traced_mesh()
     if mesh is None:
         return array
-    return jax.lax.with_sharding_constraint(array, _spec(dims, _divided(mesh, [(dims, array)])))
+    return jax.lax.with_sharding_constraint(array, _spec(dims, _axes(mesh, [(dims, array)])))
 
 
 def per_device(function: Callable, *dims: str, out: Any) -> Callable:
@@ -42,23 +42,32 @@ def per_device(function: Callable, *dims: str, out: Any) -> Callable:
         mesh = traced_mesh()
         if mesh is None:
             return function(*args)
-        divided = _divided(mesh, zip(dims, args, strict=True))
-        specs = jax.tree.map(lambda names: _spec(names, divided), (dims, out))
-        return jax.shard_map(function, in_specs=specs[0], out_specs=specs[1], check_vma=False)(*args)
+        axes = _axes(mesh, zip(dims, args, strict=True))
+        inputs, outputs = jax.tree.map(lambda names: _spec(names, axes), (dims, out))
+        return jax.shard_map(function, in_specs=inputs, out_specs=outputs, check_vma=False)(*args)
 
     return compute
 
 
-def _divided(mesh, arguments) -> set[tuple[str, ...]]:
-    """The axes, as SPLIT has them, that divide all dimensions which are to be split over them."""
-    divided = set(SPLIT.values())
+def _axes(mesh, arguments) -> dict[str, Any]:
+    """For each name of SPLIT the axes of the mesh, or the one, that it is split over, because all such sizes are divided."""
+    sizes = {axes: [] for axes in SPLIT.values()}
     for names, argument in arguments:
         for array in jax.tree.leaves(argument):
             for name, size in zip(names.split(), array.shape, strict=False):
-                if name in SPLIT and size % mesh_parts(mesh, SPLIT[name]):
-                    divided.discard(SPLIT[name])
-    return divided
+                if name in SPLIT:
+                    sizes[SPLIT[name]].append(size)
+    found = {}
+    for name, axes in SPLIT.items():
+        if all(size % mesh_parts(mesh, axes) == 0 for size in sizes[axes]):
+            # Axes of one device are left out, as XLA does: JAX compiles anew for the same layout in other words.
+            long = tuple(axis for axis in axes if mesh.shape[axis] > 1)
+            found[name] = long[0] if len(long) == 1 else long or None
+    return found
 
 
-def _spec(names: str, divided: set[tuple[str, ...]]) -> PartitionSpec:
-    return PartitionSpec(*[SPLIT.get(name) if SPLIT.get(name) in divided else None for name in names.split()])
+def _spec(names: str, axes: dict[str, Any]) -> PartitionSpec:
+    spec = [axes.get(name) for name in names.split()]
+    while spec and spec[-1] is None:  # which XLA leaves out, too
+        spec.pop()
+    return PartitionSpec(*spec)
