@@ -1,7 +1,6 @@
 """What a training or an evaluation would need of a GPU, and what bounds its speed; without a GPU and without weights."""
 
 import dataclasses
-import functools
 from typing import Literal
 
 from trm_jax import cli
@@ -28,8 +27,14 @@ class Common(TRMOptions, cli.CommonOptions):
     """Rows in a batch (default: 8 in training, as many as fit, at most 64, in an evaluation)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type to compute in."""
+    gpus: int = 1
+    """Cards that share the work."""
+    mesh: str | None = None
+    """How they share it, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
     compile: bool = False
     """Also compile for the card, which needs JAX's CUDA wheels and XLA_FLAGS=--xla_gpu_autotune_level=0, but no GPU."""
+    link: float = 450
+    """With --compile: gigabytes a second that each card can send (450: NVLink of an H100)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +45,6 @@ class Train(Common):
     """Longer examples are dropped, tokens."""
     accumulation: int = 1
     """Micro-batches in a batch."""
-    gpus: int = 1
-    """Cards that share the work."""
-    mesh: str | None = None
-    """How they share it, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
-    link: float = 450
-    """With --compile: gigabytes a second that each card can send (450: NVLink of an H100)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,16 +77,14 @@ def main(options: Train | Decode) -> None:
             dtype=options.dtype,
         )
         plan = TrainingPlan(backbone, trm, train, card, options.gpus, options.mesh)
-        compile_plan = functools.partial(plan.compile, options.link * 1e9)
     else:
         config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, options.head, ())
         sizes = dict(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
-        plan = DecodingPlan(backbone, trm, config, card, options.dtype, **sizes)
-        compile_plan = plan.compile
+        plan = DecodingPlan(backbone, trm, config, card, options.dtype, **sizes, gpus=options.gpus, mesh=options.mesh)
     print(f"{options.model or options.config}, {options.preset}: {plan.describe()}")
     if options.compile:
         try:
-            print(compile_plan())
+            print(plan.compile(options.link * 1e9))
         except RuntimeError as error:
             raise UserError(f"this JAX cannot compile for a CUDA GPU: {error}") from None
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.models import tiny_model
 from trm_jax.decoding import DecodeState, Placement, Room, decode_config, decode_until, generate, insert, prefill
-from trm_jax.hardware import Hlo, count_bytes, free_memory, make_mesh, put_rows, put_weights
+from trm_jax.hardware import Hlo, count_bytes, free_memory, make_mesh, put_rows, put_weights, row_parts, tensor_parts
 from trm_jax.model import for_decoding
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11], [12, 13, 14, 15], list(range(16, 60)), [7, 7]]
@@ -101,7 +101,7 @@ def test_each_device_holds_its_rows_and_heads(mesh, rows, heads):
         for array in (*state.backbone.keys, *state.trm.values):
             here = array.sharding.shard_shape(array.shape)
             assert here[1:3] == (ROWS // rows, max(array.shape[2] // heads, 1))
-        needed = Room(model, decode_config(model), CAPACITY, LENGTH).needed(ROWS)
+        needed = Room(model, decode_config(model), CAPACITY, LENGTH, row_parts(), tensor_parts()).needed(ROWS)
         assert needed["caches"] == sum(
             math.prod(array.sharding.shard_shape(array.shape)) * 4
             for cache in (state.backbone, state.trm)
@@ -112,7 +112,7 @@ def test_each_device_holds_its_rows_and_heads(mesh, rows, heads):
 def test_rows_are_chosen_for_all_devices(monkeypatch):
     model = tiny_model("residual")
     with on("data=4"):
-        room = Room(model, decode_config(model), CAPACITY, LENGTH)
+        room = Room(model, decode_config(model), CAPACITY, LENGTH, row_parts(), tensor_parts())
         assert room.choose_rows(None, most=1000, samples=3) % 12 == 0
         assert room.choose_rows(None, most=1000, samples=1) == 256
         assert room.choose_rows(5, most=1000, samples=1) == 8

@@ -2,8 +2,9 @@
 
 from trm_jax.benchmark.batching import BatchingSpeed
 from trm_jax.benchmark.decoding import DecodingBenchmark, DecodingSpeed
+from trm_jax.benchmark.decoding_plan import DecodingPlan
 from trm_jax.benchmark.lengths import random_prompts
 from trm_jax.benchmark.measure import prepare_device, seconds
-from trm_jax.benchmark.plan import DecodingPlan, TrainingPlan
 from trm_jax.benchmark.sizes import SIZES, random_model
 from trm_jax.benchmark.training import OPTIMIZER_STEPS, TrainingBenchmark, TrainingSpeed
+from trm_jax.benchmark.training_plan import TrainingPlan

@@ -1,7 +1,7 @@
 """Tokens from a model, prompt by prompt and row by row."""
 
 from trm_jax.decoding.generate import Completion, decode_config, generate, generate_each
-from trm_jax.decoding.room import PREFILL_ROWS, NoRoomError, Room
+from trm_jax.decoding.room import MOST_ROWS, PREFILL_ROWS, NoRoomError, Room
 from trm_jax.decoding.shapes import CAPACITY_STEP, pad_prompts, padded_length, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,

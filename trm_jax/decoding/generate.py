@@ -23,7 +23,7 @@ from trm_jax.decoding.step import (
     insert,
     prefill,
 )
-from trm_jax.hardware import put_rows, row_parts
+from trm_jax.hardware import put_rows, row_parts, tensor_parts
 from trm_jax.model import QwenTRM, for_decoding
 
 REFILL_SHARE = 8  # new prompts are read once one row in so many is free
@@ -132,7 +132,7 @@ def generate_each(
     model = for_decoding(model)
     longest = max(map(len, prompts))
     capacity = round_up(longest + max(limits), CAPACITY_STEP)
-    room = Room(model, config, capacity, padded_length(longest))
+    room = Room(model, config, capacity, padded_length(longest), row_parts(), tensor_parts())
     rows = room.choose_rows(batch_size, len(prompts) * samples, samples)
     return _Batch(model, prompts, limits, config, rows, capacity, samples, seed).run()
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from trm_jax.decoding.shapes import power_of_two, round_up
 from trm_jax.decoding.step import DecodeConfig, GenerationError
-from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest, row_parts, tensor_parts
+from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest
 from trm_jax.model import QwenTRM
 
 PREFILL_ROWS = 8  # at most so many prompts are read together: their keys and values exist twice for a moment
@@ -32,14 +32,16 @@ class Room:
     config: DecodeConfig
     capacity: int
     prompt_length: int
+    row_parts: int = 1  # into which a mesh splits the rows
+    tensor_parts: int = 1  # and the heads
 
     def needed(self, rows: int, **others) -> dict[str, int]:
         """Bytes by part, beside the weights; `others` are fields of the recursion's config to be changed."""
         trm = dataclasses.replace(self.model.trm.config, **others)
-        together = round_up(min(power_of_two(rows), PREFILL_ROWS), row_parts())
+        together = round_up(min(power_of_two(rows), PREFILL_ROWS), self.row_parts)
         shapes = dict(rows=rows, capacity=self.capacity, prompt_rows=together, prompt_length=self.prompt_length)
         backbone, dtype = self.model.backbone, jnp.dtype(self.model.backbone.embedding.dtype)
-        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts())
+        parts = dict(row_parts=self.row_parts, tensor_parts=self.tensor_parts)
         return decoding_memory(backbone.config, trm, dtype, self.config.kept_passes, **shapes, **parts)
 
     def fitting(self, free: int, most: int, **others) -> int:
@@ -55,7 +57,7 @@ class Room:
             wanted: as the user asks for; None: as many as fit, up to MOST_ROWS for each device that has rows of its own.
             most: completions to be made; more rows would stay empty.
         """
-        free, parts = free_memory(), row_parts()
+        free, parts = free_memory(), self.row_parts
         unit = math.lcm(samples, parts)
         rows = max(min(MOST_ROWS * parts if wanted is None else wanted, most) // samples, 1) * samples
         rows = round_up(rows, unit)

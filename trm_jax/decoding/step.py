@@ -118,9 +118,14 @@ class DecodeState:
         trm = None if self.trm is None else self.trm.resize(capacity)
         return dataclasses.replace(self, backbone=self.backbone.resize(capacity), trm=trm)
 
+    @property
+    def dims(self) -> "DecodeState":
+        """What is split over a mesh: the names of each array's first dimensions, see `split`."""
+        return jax.tree.map(lambda array: CACHE if array.ndim == 5 else "B", self)
+
     def _laid_out(self) -> "DecodeState":
         """The state as it always lies on a mesh, so that each program is compiled once."""
-        return jax.tree.map(lambda array: split(array, CACHE if array.ndim == 5 else "B"), self)
+        return jax.tree.map(split, self, self.dims)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -19,7 +19,7 @@ from trm_jax.hardware.memory import (
     require_memory,
     training_memory,
 )
-from trm_jax.hardware.per_device import per_device, split
+from trm_jax.hardware.per_device import per_device, split, split_sharding
 from trm_jax.hardware.sharding import (
     Groups,
     MeshError,

@@ -80,7 +80,7 @@ def training_memory(
     width, mlp_width, kv_width = (
         backbone_config.width,
         MLP_RATIO * backbone_config.width,
-        _kv_width(backbone_config, trm_config),
+        trm_config.kv_heads(backbone_config) * backbone_config.head_size,
     )
     tokens = train_config.batch_size // row_parts * length
     # Of each block call stay its input, queries, keys, values, the attention's output, the gate and the MLP's output.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from trm_jax.hardware.sharding import ROWS, mesh_parts, traced_mesh
 
@@ -24,6 +24,14 @@ def split(array: jax.Array, dims: str) -> jax.Array:
     if mesh is None:
         return array
     return jax.lax.with_sharding_constraint(array, _spec(dims, _axes(mesh, [(dims, array)])))
+
+
+def split_sharding(array: Any, dims: str, mesh: Mesh) -> NamedSharding:
+    """Where an array, or one of this shape, lies that `split` has laid out.
+
+    Example: `split_sharding(keys, "layers B K C H", make_mesh("data=4"))`.
+    """
+    return NamedSharding(mesh, _spec(dims, _axes(mesh, [(dims, array)])))
 
 
 def per_device(function: Callable, *dims: str, out: Any) -> Callable:

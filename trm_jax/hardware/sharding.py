@@ -160,26 +160,26 @@ def require_rows(rows: int) -> None:
 
 def has_mesh() -> bool:
     """Whether a mesh is chosen. Example: `has_mesh()` is False on one device."""
-    return _chosen_mesh() is not None
+    return traced_mesh() is not None
 
 
 def row_parts() -> int:
     """Into how many parts the chosen mesh splits rows. Example: `row_parts()` is 1 without a mesh."""
-    return mesh_parts(_chosen_mesh(), ROWS)
+    return mesh_parts(traced_mesh(), ROWS)
 
 
 def weight_parts() -> int:
     """Into how many parts the chosen mesh splits large weights. Example: `weight_parts()` is 1 without a mesh."""
-    return mesh_parts(_chosen_mesh(), ("fsdp", "tensor"))
+    return mesh_parts(traced_mesh(), ("fsdp", "tensor"))
 
 
 def tensor_parts() -> int:
     """Into how many parts the chosen mesh splits heads. Example: `tensor_parts()` is 1 without a mesh."""
-    return mesh_parts(_chosen_mesh(), ("tensor",))
+    return mesh_parts(traced_mesh(), ("tensor",))
 
 
 def laid_out(tree: Any) -> Any:
-    """While a program is traced: the weights as the mesh lays them out. Example: `return laid_out(state)`."""
+    """The weights as the mesh lays them out, also while a program is traced. Example: `return laid_out(state)`."""
     mesh = traced_mesh()
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, _specs(tree, mesh))
 

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from trm_jax.config import TRMConfig
-from trm_jax.hardware import has_mesh, put_weights, tensor_parts
+from trm_jax.hardware import has_mesh, laid_out, tensor_parts
 from trm_jax.model.attention import Attention
 from trm_jax.model.layers import Linear
 from trm_jax.model.qwen import Qwen, project
@@ -93,7 +93,7 @@ def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = No
         if isinstance(module, Attention) and parts > module.num_kv_heads and parts % module.num_kv_heads == 0:
             module.repeat_kv_heads(parts // module.num_kv_heads)
     if has_mesh():
-        return put_weights(model)
+        return laid_out(model)
     if (platform or jax.default_backend()) == "cpu":
         for _, module in nnx.iter_graph(model):
             if isinstance(module, Linear):

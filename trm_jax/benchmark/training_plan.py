@@ -1,4 +1,4 @@
-"""What a training or an evaluation would need of a card: memory, arithmetic, traffic, launches; without any device.
+"""What a training would need of a card: memory, arithmetic, traffic, launches; without any device.
 
 All figures are worked out from shapes. The kernels of a loop's body were counted in programs compiled for an H100
 (tests/cuda). The times are bounds: what each of the three would take at best if nothing else took time.
@@ -6,27 +6,25 @@ All figures are worked out from shapes. The kernels of a loop's body were counte
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trm_jax.benchmark.card_fit import block_of, describe_compiled, describe_fit, placed, usable_memory
 from trm_jax.benchmark.exchange import NVLINK, describe_exchange
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import describe_loops
 from trm_jax.benchmark.sizes import abstract_backbone
-from trm_jax.benchmark.work import DECODING_KERNELS, TRAINING_KERNELS, Work, call_flops, layer_flops
+from trm_jax.benchmark.work import TRAINING_KERNELS, Work, call_flops, layer_flops
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import Batch, Loader
-from trm_jax.decoding import CAPACITY_STEP, DecodeConfig, DecodeState, Room, decode_until, padded_length, round_up
 from trm_jax.hardware import (
     MLP_RATIO,
     Card,
     Hlo,
     MeshError,
-    cache_bytes,
     card_mesh,
     compile_for,
     count_bytes,
@@ -38,17 +36,10 @@ from trm_jax.hardware import (
     shardings,
     training_memory,
 )
-from trm_jax.model import QwenTRM, abstract_trm, cast, for_decoding
+from trm_jax.model import abstract_trm
 from trm_jax.training import CHUNK, ROWS_AT, make_optimizer, make_train_batch, new_state
 
 MOST_BATCH = 4096
-
-
-def usable_memory(card: Card) -> tuple[float, int]:
-    """The share of a card's memory that JAX takes, as the environment says or by default, and its bytes."""
-    names = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
-    share = float(next((os.environ[name] for name in names if os.environ.get(name)), 0.75))
-    return share, int(share * card.memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +138,8 @@ class TrainingPlan:
         if self.gpus == 1:
             return compile_for(self.card, train_batch, state, backbone, batch)
         mesh = card_mesh(self.card, self.gpus, self.mesh)
-        placed = [_placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
-        placed.append(_placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
+        placed = [placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
+        placed.append(placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
         return compile_for(self.card, train_batch, *placed, mesh=mesh)
 
     def compile(self, link: float = NVLINK) -> str:
@@ -157,7 +148,7 @@ class TrainingPlan:
         With several GPUs also what they exchange, and how long that takes at best over a `link`, bytes/s that each can send.
         """
         program = self.program()
-        said = _describe_compiled(program, "a batch")
+        said = describe_compiled(program, "a batch")
         return said if self.gpus == 1 else f"{said}\n{describe_exchange(Hlo(program.as_text()), self.gpus, link)}"
 
     def describe(self) -> str:
@@ -171,117 +162,8 @@ class TrainingPlan:
         lines = [
             f"{head}, on {several}{self.card.name}",
             f"memory       {describe_bytes(self.memory())}, worked out{' for each' if several else ''}",
-            f"             {_describe_fit(self.memory(), self.card)}; {rows}",
+            f"             {describe_fit(self.memory(), self.card)}; {rows}",
         ]
         if not several:
             lines.append(f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}")
         return "\n".join(lines)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodingPlan:
-    """An evaluation on questions and answers as long as those of GSM8K's test set.
-
-    Example: `print(DecodingPlan(SIZES["qwen2.5-math-7b"], TRMConfig.residual(), config, CARDS["h100"]).describe())`.
-    """
-
-    backbone_config: QwenConfig
-    trm_config: TRMConfig
-    config: DecodeConfig
-    card: Card
-    dtype: str = "bfloat16"
-    batch_size: int | None = None  # None: as many rows as fit
-    max_new_tokens: int = 512
-
-    @functools.cached_property
-    def model(self) -> QwenTRM:
-        """The model with shapes in place of arrays."""
-        backbone = abstract_backbone(self.backbone_config, self.dtype)
-        trm = jax.eval_shape(functools.partial(cast, dtype=self.dtype), abstract_trm(backbone, self.trm_config))
-        return QwenTRM(backbone, trm)
-
-    @functools.cached_property
-    def room(self) -> Room:
-        """The room that the longest question of the test set needs."""
-        longest = int(gsm8k_lengths("test")[:, 0].max())
-        capacity = round_up(longest + self.max_new_tokens, CAPACITY_STEP)
-        return Room(self.model, self.config, capacity, padded_length(longest))
-
-    @functools.cached_property
-    def rows(self) -> int:
-        """Rows of a batch: as asked for, or as many as fit; 0 if not even one does."""
-        free = usable_memory(self.card)[1] - count_bytes(self.model)
-        return self.batch_size or self.room.fitting(free, 64)
-
-    def memory(self) -> dict[str, int]:
-        """Bytes by part; for one row if none fits."""
-        return {"weights": count_bytes(self.model)} | self.room.needed(max(self.rows, 1))
-
-    def step(self) -> Work:
-        """One new token in every row, with caches that are filled as in the middle of the median answer."""
-        qwen, trm, rows = self.backbone_config, self.model.trm, max(self.rows, 1)
-        prompt, answer = np.median(gsm8k_lengths("test"), axis=0)
-        filled, passes = prompt + answer / 2, len(self.config.passes) if self.config.head == "trm" else 0
-        head = 2 * qwen.width * qwen.vocab_size
-        flops = qwen.num_layers * layer_flops(qwen, filled) + head
-        flops += passes * self.trm_config.calls * call_flops(qwen, self.trm_config, filled)
-        read = count_bytes(self.model.backbone)
-        if not qwen.tied_head:
-            read -= count_bytes(self.model.backbone.embedding)  # of which only a row is read
-        read += passes * self.trm_config.calls * count_bytes(block_of(trm))
-        read += rows * filled * cache_bytes(qwen, self.trm_config, self.dtype, passes)
-        kernels = DECODING_KERNELS["a token"] + DECODING_KERNELS["a layer"] * qwen.num_layers
-        kernels += DECODING_KERNELS["a block call"] * passes * self.trm_config.calls
-        return Work(rows * flops, read, kernels)
-
-    def compile(self) -> str:
-        """Peak memory and kernels of a decoded token, as XLA compiles it for the card."""
-        model = jax.eval_shape(functools.partial(for_decoding, platform="cuda"), self.model)
-        shape = max(self.rows, 1), self.room.capacity, self.max_new_tokens
-        state = jax.eval_shape(lambda: DecodeState.empty(model, self.config, *shape))
-        finished = jax.ShapeDtypeStruct((), jnp.int32)
-        return _describe_compiled(
-            compile_for(self.card, decode_until, model, state, finished, config=self.config), "a token"
-        )
-
-    def describe(self) -> str:
-        """The plan, for a person."""
-        tokens = int(gsm8k_lengths("test")[:, 1].sum())
-        rows, step = max(self.rows, 1), self.step()
-        loops = describe_loops(self.trm_config)
-        head = f"evaluation, head {self.config.head}, cache {self.config.kv_cache}, {loops}, {self.dtype}"
-        whole = step.times(tokens / rows).describe(self.card)
-        return "\n".join(
-            [
-                f"{head}, {rows} rows of {self.room.capacity} tokens, on {self.card.name}",
-                f"memory       {describe_bytes(self.memory())}, worked out",
-                f"             {_describe_fit(self.memory(), self.card)}",
-                f"a token      of each row, worked out: {step.describe(self.card)}",
-                f"GSM8K's test {tokens:,} tokens of 1,319 answers, without reading the prompts: {whole}",
-            ]
-        )
-
-
-def _placed(tree, places):
-    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places)
-
-
-def block_of(trm):
-    """The weights that one block call reads."""
-    return trm.calls[0]
-
-
-def _describe_fit(memory: Mapping[str, int], card: Card) -> str:
-    share, usable = usable_memory(card)
-    needed = sum(memory.values())
-    taken = f"JAX takes {usable / 2**30:.1f} GiB, {share:.2f} of the card"
-    if needed <= usable:
-        return f"fits: {taken}"
-    if needed <= 0.97 * card.memory:
-        return f"does not fit: {taken}; XLA_PYTHON_CLIENT_MEM_FRACTION={needed / card.memory + 0.005:.2f} would do"
-    return f"does not fit: {taken} of {card.memory / 2**30:.1f}"
-
-
-def _describe_compiled(compiled: jax.stages.Compiled, unit: str) -> str:
-    peak = compiled.memory_analysis().peak_memory_in_bytes
-    return f"compiled     {peak / 2**30:.3g} GiB, {Hlo(compiled.as_text()).launches():,} kernels {unit}"
