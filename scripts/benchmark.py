@@ -77,10 +77,13 @@ def main(options: Train | Decode) -> None:
 def train(options: Train, trm_config: TRMConfig) -> dict[str, Any]:
     options.require(1, "batches")
     from trm_jax.benchmark import SIZES, TrainingBenchmark, prepare_device
+    from trm_jax.hardware import choose_mesh, require_rows
     from trm_jax.model import choose_attention
 
     dtype = prepare_device(options.device, options.dtype, shared=options.peer == "torch")
     choose_attention(options.attention)
+    choose_mesh(options.mesh)
+    require_rows(options.batch_size)
     train_config = TrainConfig(batch_size=options.batch_size, dtype=dtype)
     benchmark = TrainingBenchmark(
         SIZES[options.config], trm_config, train_config, batches=options.batches, repeats=options.repeats
@@ -95,10 +98,13 @@ def decode(options: Decode, trm_config: TRMConfig) -> dict[str, Any]:
     options.require(2, "new_tokens")  # the first one comes with the prefill, the others are timed by themselves
     options.require(0, "questions")
     from trm_jax.benchmark import SIZES, DecodingBenchmark, prepare_device
+    from trm_jax.hardware import choose_mesh, require_rows
     from trm_jax.model import choose_attention
 
     dtype = prepare_device(options.device, options.dtype, shared=options.peer == "torch")
     choose_attention(options.attention)
+    choose_mesh(options.mesh)
+    require_rows(options.batch_size)
     chosen = ("kv_cache", "head", "batch_size", "prompt_length", "new_tokens", "repeats")
     own = {name: getattr(options, name) for name in chosen}
     benchmark = DecodingBenchmark(SIZES[options.config], trm_config, dtype, **own)

@@ -45,13 +45,12 @@ def main(options: Options) -> None:
     from trm_jax.data import own_test_set, question_rows
     from trm_jax.decoding import decode_config, generate_each
     from trm_jax.evaluation import evaluate, file_name, settings_of, show_summary, summarize
-    from trm_jax.hardware import choose_device, describe_device
-    from trm_jax.model import choose_attention, for_decoding
+    from trm_jax.hardware import describe_device
+    from trm_jax.model import for_decoding
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     options.require(0, "seed")
-    dtype = choose_device(options.device, options.dtype)
-    choose_attention(options.attention)
+    dtype = options.prepare()
     saved = SavedModel.open(options.checkpoint)
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     model = saved.load(dtype, use_ema=options.weights == "ema")

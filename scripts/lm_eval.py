@@ -43,7 +43,6 @@ def main(options: Options) -> None:
     from trm_jax.data import own_test_set
     from trm_jax.evaluation import run_harness
     from trm_jax.files import write_whole
-    from trm_jax.model import choose_attention
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     options.require(0, "num_fewshot")
@@ -51,7 +50,7 @@ def main(options: Options) -> None:
     names = ("head", "supervision_steps", "kv_cache", "dtype", "weights", "batch_size", "device")
     arguments = {name: getattr(options, name) for name in names} | {"checkpoint": str(options.checkpoint)}
     arguments["max_gen_toks"] = options.max_new_tokens or (options.longest(data) if data == "demo" else 1024)
-    choose_attention(options.attention)
+    options.prepare()
     if options.output:  # before hours of work, not behind them
         options.output.parent.mkdir(parents=True, exist_ok=True)
     found = run_harness(

@@ -37,15 +37,14 @@ def main(options: Options) -> None:
     from trm_jax.decoding import decode_config, generate_each
     from trm_jax.evaluation import evaluate
     from trm_jax.experiments import samples_file, write_solutions
-    from trm_jax.hardware import choose_device, describe_device
-    from trm_jax.model import choose_attention, for_decoding
+    from trm_jax.hardware import describe_device
+    from trm_jax.model import for_decoding
 
     options.require(1, "samples", "keep", "limit", "max_new_tokens", "batch_size")
     options.require(0, "seed")
     if options.temperature <= 0:
         raise UserError("--temperature must be above zero: without it all solutions of a question are the same")
-    dtype = choose_device(options.device, options.dtype)
-    choose_attention(options.attention)
+    dtype = options.prepare()
     saved = SavedModel.open(open_folder(options.model).model.path)
     drawn = samples_file(options.output)
     model = for_decoding(saved.load(dtype), donate=True)

@@ -48,11 +48,10 @@ def main(options: Options) -> None:
     from trm_jax.checkpoints import SavedModel
     from trm_jax.data import question_rows
     from trm_jax.experiments import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
-    from trm_jax.hardware import choose_device, describe_device
-    from trm_jax.model import choose_attention, for_decoding
+    from trm_jax.hardware import describe_device
+    from trm_jax.model import for_decoding
 
-    dtype = choose_device(options.device, options.dtype)
-    choose_attention(options.attention)
+    dtype = options.prepare()
     saved = SavedModel.open(options.checkpoint)
     model = for_decoding(saved.load(dtype), donate=True)
     rows = question_rows(options.data, "test", options.columns, options.limit)

@@ -24,8 +24,6 @@ class Options(cli.ComputeOptions, TrainOptions, TRMOptions, DataOptions):
     """Start from the weights of another run (training folder or one checkpoint below it) and its architecture."""
     init_weights: Literal["ema", "raw"] = "ema"
     """Of --init-from: the moving average of the weights, or these themselves."""
-    mesh: str | None = None
-    """How several devices share the work, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
     preset: Literal["residual", "mathllm", "single", "layers"] | None = None
     """residual (the default): starts at the backbone's accuracy. mathllm: the original in everything. Controls of residual:
     single calls the block once each for z and y; layers has a block of its own for each block call of the loop counts."""
@@ -49,17 +47,13 @@ def main(options: Options) -> None:
     from trm_jax.data import evaluation_rows, make_training_set
     from trm_jax.decoding import NoRoomError
     from trm_jax.evaluation import compare_with_backbone
-    from trm_jax.hardware import choose_device, choose_mesh
-    from trm_jax.model import choose_attention
     from trm_jax.training import hold_run, make_run
 
     options.require(1, "max_batches", "save_every")
     options.require(0, "held_out", "eval_limit")
     if options.streaming and options.max_batches is None:
         raise UserError("--streaming needs --max-batches: a stream does not tell how long it is")
-    dtype = choose_device(options.device, options.dtype)
-    choose_attention(options.attention)
-    choose_mesh(options.mesh)
+    dtype = options.prepare()
     data = DataConfig(**cli.given(options, DataConfig, RENAMED))
     usual = demo.DEFAULTS if data.sources == ("demo",) else {}
     train = TrainConfig(**cli.usual(TrainConfig, usual) | cli.given(options, TrainConfig) | {"dtype": dtype})

@@ -47,6 +47,18 @@ class ComputeOptions(CommonOptions):
     """Type to compute in; weights that are trained are float32 (default: bfloat16, float32 on a CPU)."""
     attention: Literal["auto", "xla"] = "auto"
     """On a CUDA GPU: auto takes fused kernels where they work, xla does without them."""
+    mesh: str | None = None
+    """How several devices share the work, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
+
+    def prepare(self) -> str:
+        """Chooses device, attention and mesh, before JAX is first used; returns the type to compute in."""
+        from trm_jax.hardware import choose_device, choose_mesh
+        from trm_jax.model import choose_attention
+
+        dtype = choose_device(self.device, self.dtype)
+        choose_attention(self.attention)
+        choose_mesh(self.mesh)
+        return dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def test_training_benchmark_with_its_peers(timing, quick_device, preset):
 @needs_torch
 def test_the_command_for_training_as_a_whole(tmp_path):
     loops = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 1]
-    sizes = ["--batch-size", 1, "--batches", 1, "--repeats", 1]
+    sizes = ["--batch-size", 2, "--batches", 1, "--repeats", 1]
     done = run("benchmark.py", "train", *loops, *sizes, "--peer", "torch", "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())

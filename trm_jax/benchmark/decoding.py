@@ -27,7 +27,17 @@ from trm_jax.decoding import (
     prefill,
     round_up,
 )
-from trm_jax.hardware import count_bytes, count_flops, decoding_memory, describe_device, peak_memory
+from trm_jax.hardware import (
+    count_bytes,
+    count_flops,
+    decoding_memory,
+    describe_device,
+    peak_memory,
+    put_rows,
+    row_parts,
+    tensor_parts,
+    weight_parts,
+)
 from trm_jax.model import QwenTRM, for_decoding
 
 # Makes other programs that do the same, by their names: each is a function of prompts that returns their new tokens. It
@@ -48,7 +58,7 @@ class Decoding:
         rows = np.arange(batch, dtype=np.int32)
         placement = Placement(rows, rows, np.full(batch, longest, np.int32), np.zeros((batch, 2), np.uint32))
         state = DecodeState.empty(self._model, self._config, batch, self._capacity, longest)
-        read = prefill(self._model, *pad_prompts(self._prompts), self._config)
+        read = prefill(self._model, *put_rows(pad_prompts(self._prompts)), self._config)
         return jax.block_until_ready(insert(state, read, placement, self._config))
 
     def __call__(self, _=None) -> np.ndarray:
@@ -57,31 +67,32 @@ class Decoding:
         return np.asarray(state.tokens)
 
     def bytes_per_step(self) -> int:
-        """Bytes that a step must read: all weights, those of the block in each call, and the caches as filled half way.
+        """Bytes that a device must read in a step: all weights, the block in each call, and caches that are filled half way.
 
         Every pass reads its own cache, or that of the last pass.
         """
         model, config = self._model, self._config
         filled = len(self._prompts[0]) + self._new_tokens / 2
         backbone, trm = jax.eval_shape(lambda: config.empty_caches(model, len(self._prompts), 1))  # of one token a row
-        total = count_bytes(model.backbone) + filled * count_bytes((backbone.keys, backbone.values))
+        weights, cached = count_bytes(model.backbone), count_bytes((backbone.keys, backbone.values))
         if model.backbone.lm_head is not None:
-            total -= model.backbone.embedding.nbytes  # of which only a row is read
+            weights -= model.backbone.embedding.nbytes  # of which only a row is read
         if trm is not None:
             passes = len(config.passes)
-            total += passes * sum(map(count_bytes, model.trm.calls))
-            total += passes / len(trm.keys[0]) * filled * count_bytes((trm.keys, trm.values))
+            weights += passes * sum(map(count_bytes, model.trm.calls))
+            cached += passes / len(trm.keys[0]) * count_bytes((trm.keys, trm.values))
             if model.trm.head is not None:
-                total += model.trm.head.nbytes - model.backbone.head.nbytes  # read in place of the backbone's
-        return int(total)
+                weights += model.trm.head.nbytes - model.backbone.head.nbytes  # read in place of the backbone's
+        return int(weights / weight_parts() + filled * cached / (row_parts() * tensor_parts()))
 
     def flops_per_step(self) -> int:
-        """FLOPs of the matrix products of a step, with attention over the whole capacity."""
+        """FLOPs of a device's matrix products in a step, with attention over the whole capacity."""
         rows = len(self._prompts)
         state = jax.eval_shape(
             lambda: DecodeState.empty(self._model, self._config, rows, self._capacity, self._new_tokens)
         )
-        return count_flops(lambda model, state: decode_step(model, state, self._config), self._model, state)
+        flops = count_flops(lambda model, state: decode_step(model, state, self._config), self._model, state)
+        return flops // (row_parts() * tensor_parts())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +136,9 @@ class DecodingBenchmark:
         capacity = round_up(length + new_tokens, CAPACITY_STEP)
         passes = decode_config(model, kv_cache=self.kv_cache, head=self.head, eos_token_ids=[]).kept_passes
         rows = self.batch_size, capacity, self.batch_size, padded_length(length)
-        beside = decoding_memory(self.backbone_config, self.trm_config, self.dtype, passes, *rows)
-        return count_bytes(model) + sum(beside.values())
+        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts())
+        beside = decoding_memory(self.backbone_config, self.trm_config, self.dtype, passes, *rows, **parts)
+        return count_bytes(model) // weight_parts() + sum(beside.values())
 
     def measure(self, make_peers: MakePeers | None = None) -> "DecodingSpeed":
         """Compiles, and times this decoding and its peers, which are made after the memory of ours has been read."""

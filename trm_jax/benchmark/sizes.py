@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.hardware import laid_out
 from trm_jax.model import Qwen, QwenTRM, abstract_qwen, cast, new_trm
 
 
@@ -33,8 +34,8 @@ def abstract_backbone(config: QwenConfig, dtype) -> Qwen:
 
 
 def random_backbone(config: QwenConfig, dtype) -> Qwen:
-    """A backbone of random weights, made on the device without a float32 copy of the whole."""
-    return jax.jit(lambda: cast(Qwen(config, nnx.Rngs(0)), dtype))()
+    """A backbone of random weights, made on the devices without a float32 copy of the whole."""
+    return jax.jit(lambda: laid_out(cast(Qwen(config, nnx.Rngs(0)), dtype)))()
 
 
 def random_model(backbone_config: QwenConfig, trm_config: TRMConfig, dtype) -> QwenTRM:
@@ -43,4 +44,4 @@ def random_model(backbone_config: QwenConfig, trm_config: TRMConfig, dtype) -> Q
     Example: `random_model(SIZES["demo"], TRMConfig.residual(), "float32")`.
     """
     backbone = random_backbone(backbone_config, dtype)
-    return QwenTRM(backbone, cast(new_trm(backbone, trm_config), dtype))
+    return QwenTRM(backbone, laid_out(cast(new_trm(backbone, trm_config), dtype)))

@@ -14,9 +14,20 @@ from trm_jax.benchmark.measure import OURS, describe_loops, matmul_rate, time_in
 from trm_jax.benchmark.sizes import abstract_backbone, random_backbone
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import NO_LABEL, Batch, Loader
-from trm_jax.hardware import Programs, count_flops, describe_device, peak_memory, training_memory
+from trm_jax.hardware import (
+    Programs,
+    count_flops,
+    describe_device,
+    peak_memory,
+    put_rows,
+    put_weights,
+    row_parts,
+    tensor_parts,
+    training_memory,
+    weight_parts,
+)
 from trm_jax.model import Qwen, abstract_trm, new_trm
-from trm_jax.training import CHUNK, make_optimizer, make_train_batch, new_state
+from trm_jax.training import CHUNK, ROWS_AT, make_optimizer, make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 
@@ -36,7 +47,7 @@ class Training:
     def __init__(self, backbone: Qwen, trm_config: TRMConfig, train_config: TrainConfig):
         optimizer = make_optimizer(train_config, OPTIMIZER_STEPS)
         self._backbone = backbone
-        self._state = new_state(new_trm(backbone, trm_config), optimizer)
+        self._state = put_weights(new_state(new_trm(backbone, trm_config), optimizer))
         self._train_batch = make_train_batch(optimizer, train_config.ema_decay, jnp.dtype(train_config.dtype))
         self._programs = Programs(self._train_batch)
 
@@ -47,11 +58,12 @@ class Training:
         return self._programs.seconds, len(self._programs)
 
     def flops(self, batch: Batch) -> int:
-        """Floating-point operations of the matrix products of a batch."""
-        return count_flops(self._train_batch, self._state, self._backbone, batch)
+        """Floating-point operations of a device's matrix products in a batch."""
+        flops = count_flops(self._train_batch, self._state, self._backbone, batch)
+        return flops // (row_parts() * tensor_parts())
 
     def __call__(self, batch: Batch) -> None:
-        self._state, metrics = self._programs(self._state, self._backbone, jax.device_put(batch))
+        self._state, metrics = self._programs(self._state, self._backbone, put_rows(batch, ROWS_AT))
         jax.block_until_ready((self._state, metrics))
 
 
@@ -79,7 +91,8 @@ class TrainingBenchmark:
         backbone = abstract_backbone(self.backbone_config, self.train_config.dtype)
         trm, longest = abstract_trm(backbone, self.trm_config), max(batch.tokens.shape[-1] for batch in self.rows)
         configs = self.backbone_config, self.trm_config, self.train_config
-        return sum(training_memory(backbone, trm, *configs, longest, CHUNK).values())
+        parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
+        return sum(training_memory(backbone, trm, *configs, longest, CHUNK, **parts).values())
 
     def measure(self, make_peers: MakePeers | None = None) -> "TrainingSpeed":
         """Compiles, and times this training and its peers, which are made after the memory of ours has been read."""

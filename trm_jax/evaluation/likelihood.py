@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.decoding import pad_prompts, padded_length
+from trm_jax.decoding import pad_prompts, padded_length, round_up
+from trm_jax.hardware import put_rows, row_parts
 from trm_jax.model import QwenTRM, project
 
 CHUNK = 16  # positions whose logits exist at a time; every padded length is a multiple of it
@@ -31,7 +32,7 @@ def score_tokens(
     Example: `log_probabilities, greedy = score_tokens(model, [[1, 2, 3]])[0]`.
     """
     steps = model.trm.config.supervision_steps if supervision_steps is None else supervision_steps
-    rows = batch_size or ROWS
+    rows = round_up(batch_size or ROWS, row_parts())
     by_length: dict[int, list[int]] = {}
     for index in sorted(range(len(texts)), key=lambda index: tuple(texts[index])):
         by_length.setdefault(padded_length(len(texts[index])), []).append(index)
@@ -41,7 +42,7 @@ def score_tokens(
             batch = members[start : start + rows]
             filled = batch + batch[:1] * (rows - len(batch))
             tokens, _ = pad_prompts([texts[index] for index in filled])
-            scores, greedy = jax.device_get(_score(model, jnp.asarray(tokens), head, steps))
+            scores, greedy = jax.device_get(_score(model, put_rows(tokens), head, steps))
             for row, index in enumerate(batch):
                 found[index] = (scores[row, : len(texts[index]) - 1], greedy[row, : len(texts[index]) - 1])
     return found
