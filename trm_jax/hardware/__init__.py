@@ -23,6 +23,7 @@ from trm_jax.hardware.sharding import (
     MeshError,
     choose_mesh,
     describe_mesh,
+    fetch,
     gathered,
     laid_out,
     make_mesh,

@@ -1,0 +1,202 @@
+"""Two processes that train together, as on two hosts: the numbers of one, and ends that nobody asked for.
+
+One run goes through all of it: process 1 is killed, another pair is refused the folder, both go on, process 1 gets SIGTERM,
+and in the end both finish the run, and one alone a copy of it.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from tests.support.command_line import ROOT, SMALL, run
+from trm_jax.checkpoints import newest_sound
+from trm_jax.files import locked
+from trm_jax.training import METRICS, read_metrics
+
+BATCHES, SAVE_EVERY = 40, 4
+MINUTE = 60.0
+# One device for each process, so that two of them compute as one process with two does.
+FLAGS = os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=1")
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How one of two processes ended."""
+
+    status: int
+    said: str
+    complained: str
+
+
+class Pair:
+    """Two processes of train.py."""
+
+    def __init__(self, streams: pathlib.Path, options: Iterable, by_slurm: bool = False):
+        streams.mkdir()
+        self._streams = [(streams / f"{number}.out", streams / f"{number}.err") for number in range(2)]
+        place, port = slurm if by_slurm else plain, free_port()
+        self.processes = []
+        for number, paths in enumerate(self._streams):
+            more, variables = place(port, number)
+            command = [sys.executable, ROOT / "scripts/train.py", *map(str, options), *more]
+            out, err = (path.open("w") for path in paths)
+            with out, err:
+                process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | variables, stdout=out, stderr=err)
+            self.processes.append(process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait_for(self, condition, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert not any(process.poll() for process in self.processes), self.ends()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def ends(self, seconds: float = 120) -> list[End]:
+        """Waits for both."""
+        deadline = time.monotonic() + seconds
+        return [
+            End(process.wait(max(deadline - time.monotonic(), 0.1)), *(path.read_text() for path in paths))
+            for process, paths in zip(self.processes, self._streams, strict=True)
+        ]
+
+
+def plain(port: int, number: int) -> tuple[list[str], dict[str, str]]:
+    """Options and variables of one process."""
+    return f"--coordinator 127.0.0.1:{port} --num-processes 2 --process-id {number}".split(), {}
+
+
+def slurm(port: int, number: int) -> tuple[list[str], dict[str, str]]:
+    """The same where Slurm tells it: JAX makes the port of the number of the job."""
+    values = {"JOB_ID": port - 61440, "STEP_NODELIST": "127.0.0.1", "NTASKS": 2, "PROCID": number, "LOCALID": number}
+    return ["--distributed"], {f"SLURM_{name}": str(value) for name, value in values.items()}
+
+
+def free_port() -> int:
+    """Among those that JAX makes of the numbers of Slurm's jobs."""
+    for port in random.sample(range(61440, 65536), 100):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """What came of the run, and of what happened to it."""
+
+    folders: dict[str, pathlib.Path]  # the run to its end: by both processes, by one of them, and by one undisturbed
+    killed: list[End]
+    seconds: float  # from the death of process 1 until process 0 ended
+    killed_at: int  # the newest checkpoint, by its number of batches
+    refused: list[End]
+    stopped: list[End]
+    stopped_at: tuple[int, int]  # the numbers of the checkpoint and of the last batch
+    finished: list[End]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, demo_model_folder) -> Story:
+    root = tmp_path_factory.mktemp("hosts")
+    folders = {name: root / name for name in ("both", "one", "undisturbed")}
+    common = ["--model", demo_model_folder, *SMALL, "--max-batches", BATCHES, "--save-every", SAVE_EVERY]
+    common += ["--num-samples", 11, "--held-out", 1, "--batch-size", 10]  # of one shape, and so one program each
+    both = [*common, "--output", folders["both"], "--mesh", "fsdp=2"]  # each process has half of the weights
+    checkpoints = folders["both"] / "checkpoints"
+    with Pair(root / "killed", both) as pair:
+        pair.wait_for((checkpoints / str(SAVE_EVERY) / "seal.json").exists)
+        pair.processes[1].kill()
+        died = time.monotonic()
+        killed = pair.ends(2 * MINUTE)
+        seconds = time.monotonic() - died
+    with locked(folders["both"] / ".lock", folders["both"]), Pair(root / "refused", both, by_slurm=True) as pair:
+        refused = pair.ends()
+    killed_at = newest_sound(checkpoints)[0]
+    with Pair(root / "stopped", both) as pair:
+        pair.wait_for(lambda: any(int(seal.parent.name) > killed_at for seal in checkpoints.glob("[0-9]*/seal.json")))
+        pair.processes[1].send_signal(signal.SIGTERM)
+        stopped = pair.ends()
+    stopped_at = newest_sound(checkpoints)[0], read_metrics(folders["both"] / METRICS)[-1]["batch"]
+    shutil.copytree(folders["both"], folders["one"])
+    with Pair(root / "finished", [*both, "--eval-limit", 8]) as pair:
+        finished = pair.ends()
+    for name in ("one", "undisturbed"):
+        done = run("train.py", *common, "--output", folders[name])
+        assert done.returncode == 0, done.stderr
+    return Story(folders, killed, seconds, killed_at, refused, stopped, stopped_at, finished)
+
+
+def test_a_dead_process_ends_the_other_which_names_it(story):
+    first, second = story.killed
+    assert second.status == -signal.SIGKILL
+    assert first.status == 1
+    line = first.complained.splitlines()[-1]
+    assert line.startswith("train.py: process 1 (")
+    assert "has ended without a word" in line
+    assert story.seconds < MINUTE
+
+
+def test_process_0_talks_for_both(story):
+    first, second = story.stopped
+    assert "in 2 processes" in first.said
+    assert "mesh          data=1, fsdp=2" in first.said
+    assert [line for line in second.said.splitlines() if "Gloo" not in line] == []
+    assert "batch" not in second.complained
+
+
+def test_another_run_in_the_folder_is_refused_by_both_and_told_once(story):
+    first, second = story.refused
+    assert (first.status, second.status) == (2, 2)
+    assert "another process is writing to" in first.complained.splitlines()[-1]
+    assert "writing" not in second.complained
+
+
+def test_sigterm_to_one_stops_both_behind_the_same_batch(story):
+    first, second = story.stopped
+    assert (first.status, second.status) == (0, 0)
+    saved, trained = story.stopped_at
+    assert story.killed_at < saved == trained < BATCHES
+    assert f"stopped and saved after {saved} batches; the same command goes on from there" in first.said
+
+
+def test_both_go_on_to_the_end(story):
+    first, second = story.finished
+    assert (first.status, second.status) == (0, 0)
+    assert f"trained {BATCHES} batches" in first.said
+    assert (
+        f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {story.folders['both']}"
+        in first.said
+    )
+    assert newest_sound(story.folders["both"] / "checkpoints") == (BATCHES, [])
+    assert (story.folders["both"] / "loss.png").exists()
+
+
+@pytest.mark.parametrize("name", ["both", "one"])
+def test_the_numbers_are_those_of_one_process(story, name):
+    """Of the other mesh of its two devices, too."""
+    found, expected = (read_metrics(story.folders[place] / METRICS) for place in (name, "undisturbed"))
+    assert [record["batch"] for record in found] == list(range(1, BATCHES + 1))
+    np.testing.assert_allclose(*([record["loss"] for record in records] for records in (found, expected)), rtol=1e-5)
+    rated = (
+        record["held_out_loss"] for records in (found, expected) for record in records[SAVE_EVERY - 1 :: SAVE_EVERY]
+    )
+    np.testing.assert_allclose(*np.split(np.array(list(rated)), 2), rtol=1e-5)
