@@ -79,7 +79,8 @@ def main(options: Options) -> None:
         outcome, trained = run.train(options.output, options.save_every, options.track)
     print(outcome.describe(options.output))
     if outcome.finished and rows and several():
-        print(f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {options.output}")
+        data = f" --data {options.eval_data}" if options.eval_data else ""
+        print(f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {options.output}{data}")
     elif outcome.finished and rows:
         longest = cli.longest_completion("demo" if usual else "")
         try:

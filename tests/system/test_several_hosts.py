@@ -137,6 +137,7 @@ def story(tmp_path_factory, demo_model_folder) -> Story:
         stopped = pair.ends()
     stopped_at = newest_sound(checkpoints)[0], read_metrics(folders["both"] / METRICS)[-1]["batch"]
     shutil.copytree(folders["both"], folders["one"])
+    (folders["one"] / f"checkpoints/{stopped_at[0]}/seal.json").unlink()  # as if killed before it was sealed
     with Pair(root / "finished", [*both, "--eval-limit", 8]) as pair:
         finished = pair.ends()
     for name in ("one", "undisturbed"):
@@ -176,6 +177,11 @@ def test_sigterm_to_one_stops_both_behind_the_same_batch(story):
     saved, trained = story.stopped_at
     assert story.killed_at < saved == trained < BATCHES
     assert f"stopped and saved after {saved} batches; the same command goes on from there" in first.said
+
+
+def test_one_reads_a_checkpoint_of_both_that_is_not_sealed_yet(story):
+    assert list(story.folders["one"].glob("damaged*")) == []
+    assert newest_sound(story.folders["one"] / "checkpoints") == (BATCHES, [])
 
 
 def test_both_go_on_to_the_end(story):
