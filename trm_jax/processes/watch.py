@@ -20,9 +20,7 @@ from trm_jax.processes.link import Link
 
 DIED = 1  # the exit status of all others when a process was killed
 PATIENCE = 10.0  # seconds that a process waits for process 0 to end it
-ITSELF = (
-    3.0  # seconds in which process 0 mostly meets the error that another has met, and then tells and tidies up itself
-)
+ITSELF = 3.0  # seconds in which process 0 mostly meets the same error, tells it and tidies up
 
 
 class Watch:
