@@ -13,72 +13,53 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
-from tests.support.command_line import ROOT, SMALL, run
+from tests.support.command_line import SMALL, Started, run
 from trm_jax.checkpoints import newest_sound
 from trm_jax.files import locked
 from trm_jax.training import METRICS, read_metrics
 
-BATCHES, SAVE_EVERY = 40, 4
+BATCHES, SAVE_EVERY = 40, 5
 MINUTE = 60.0
 # One device for each process, so that two of them compute as one process with two does.
 FLAGS = os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=1")
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-
-
-@dataclasses.dataclass(frozen=True)
-class End:
-    """How one of two processes ended."""
-
-    status: int
-    said: str
-    complained: str
 
 
 class Pair:
     """Two processes of train.py."""
 
-    def __init__(self, streams: pathlib.Path, options: Iterable, by_slurm: bool = False):
-        streams.mkdir()
-        self._streams = [(streams / f"{number}.out", streams / f"{number}.err") for number in range(2)]
+    def __init__(self, options: Iterable, by_slurm: bool = False):
         place, port = slurm if by_slurm else plain, free_port()
         self.processes = []
-        for number, paths in enumerate(self._streams):
+        for number in range(2):
             more, variables = place(port, number)
-            command = [sys.executable, ROOT / "scripts/train.py", *map(str, options), *more]
-            out, err = (path.open("w") for path in paths)
-            with out, err:
-                process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | variables, stdout=out, stderr=err)
-            self.processes.append(process)
+            self.processes.append(Started("train.py", *options, *more, beside=number, XLA_FLAGS=FLAGS, **variables))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
         for process in self.processes:
-            process.kill()
-            process.wait()
+            process.__exit__(*error)
 
     def wait_for(self, condition, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert not any(process.poll() for process in self.processes), self.ends()
+            assert not any(process.has_ended() for process in self.processes), self.ends()
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    def ends(self, seconds: float = 120) -> list[End]:
+    def signal(self, number: int, sign: signal.Signals) -> None:
+        os.kill(self.processes[number].pid, sign)
+
+    def ends(self, seconds: float = 120) -> list[subprocess.CompletedProcess]:
         """Waits for both."""
-        deadline = time.monotonic() + seconds
-        return [
-            End(process.wait(max(deadline - time.monotonic(), 0.1)), *(path.read_text() for path in paths))
-            for process, paths in zip(self.processes, self._streams, strict=True)
-        ]
+        return [process.end(seconds) for process in self.processes]
 
 
 def plain(port: int, number: int) -> tuple[list[str], dict[str, str]]:
@@ -105,13 +86,13 @@ class Story:
     """What came of the run, and of what happened to it."""
 
     folders: dict[str, pathlib.Path]  # the run to its end: by both processes, by one of them, and by one undisturbed
-    killed: list[End]
+    killed: list[subprocess.CompletedProcess]
     seconds: float  # from the death of process 1 until process 0 ended
     killed_at: int  # the newest checkpoint, by its number of batches
-    refused: list[End]
-    stopped: list[End]
+    refused: list[subprocess.CompletedProcess]
+    stopped: list[subprocess.CompletedProcess]
     stopped_at: tuple[int, int]  # the numbers of the checkpoint and of the last batch
-    finished: list[End]
+    finished: list[subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
@@ -122,23 +103,23 @@ def story(tmp_path_factory, demo_model_folder) -> Story:
     common += ["--num-samples", 11, "--held-out", 1, "--batch-size", 10]  # of one shape, and so one program each
     both = [*common, "--output", folders["both"], "--mesh", "fsdp=2"]  # each process has half of the weights
     checkpoints = folders["both"] / "checkpoints"
-    with Pair(root / "killed", both) as pair:
+    with Pair(both) as pair:
         pair.wait_for((checkpoints / str(SAVE_EVERY) / "seal.json").exists)
-        pair.processes[1].kill()
+        pair.signal(1, signal.SIGKILL)
         died = time.monotonic()
         killed = pair.ends(2 * MINUTE)
         seconds = time.monotonic() - died
-    with locked(folders["both"] / ".lock", folders["both"]), Pair(root / "refused", both, by_slurm=True) as pair:
+    with locked(folders["both"] / ".lock", folders["both"]), Pair(both, by_slurm=True) as pair:
         refused = pair.ends()
     killed_at = newest_sound(checkpoints)[0]
-    with Pair(root / "stopped", both) as pair:
+    with Pair(both) as pair:
         pair.wait_for(lambda: any(int(seal.parent.name) > killed_at for seal in checkpoints.glob("[0-9]*/seal.json")))
-        pair.processes[1].send_signal(signal.SIGTERM)
+        pair.signal(1, signal.SIGTERM)
         stopped = pair.ends()
     stopped_at = newest_sound(checkpoints)[0], read_metrics(folders["both"] / METRICS)[-1]["batch"]
     shutil.copytree(folders["both"], folders["one"])
     (folders["one"] / f"checkpoints/{stopped_at[0]}/seal.json").unlink()  # as if killed before it was sealed
-    with Pair(root / "finished", [*both, "--eval-limit", 8]) as pair:
+    with Pair([*both, "--eval-limit", 8]) as pair:
         finished = pair.ends()
     for name in ("one", "undisturbed"):
         done = run("train.py", *common, "--output", folders[name])
@@ -148,9 +129,9 @@ def story(tmp_path_factory, demo_model_folder) -> Story:
 
 def test_a_dead_process_ends_the_other_which_names_it(story):
     first, second = story.killed
-    assert second.status == -signal.SIGKILL
-    assert first.status == 1
-    line = first.complained.splitlines()[-1]
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode == 1
+    line = first.stderr.splitlines()[-1]
     assert line.startswith("train.py: process 1 (")
     assert "has ended without a word" in line
     assert story.seconds < MINUTE
@@ -158,25 +139,25 @@ def test_a_dead_process_ends_the_other_which_names_it(story):
 
 def test_process_0_talks_for_both(story):
     first, second = story.stopped
-    assert "in 2 processes" in first.said
-    assert "mesh          data=1, fsdp=2" in first.said
-    assert [line for line in second.said.splitlines() if "Gloo" not in line] == []
-    assert "batch" not in second.complained
+    assert "in 2 processes" in first.stdout
+    assert "mesh          data=1, fsdp=2" in first.stdout
+    assert [line for line in second.stdout.splitlines() if "Gloo" not in line] == []
+    assert "batch" not in second.stderr
 
 
 def test_another_run_in_the_folder_is_refused_by_both_and_told_once(story):
     first, second = story.refused
-    assert (first.status, second.status) == (2, 2)
-    assert "another process is writing to" in first.complained.splitlines()[-1]
-    assert "writing" not in second.complained
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert "another process is writing to" in first.stderr.splitlines()[-1]
+    assert "writing" not in second.stderr
 
 
 def test_sigterm_to_one_stops_both_behind_the_same_batch(story):
     first, second = story.stopped
-    assert (first.status, second.status) == (0, 0)
+    assert (first.returncode, second.returncode) == (0, 0)
     saved, trained = story.stopped_at
     assert story.killed_at < saved == trained < BATCHES
-    assert f"stopped and saved after {saved} batches; the same command goes on from there" in first.said
+    assert f"stopped and saved after {saved} batches; the same command goes on from there" in first.stdout
 
 
 def test_one_reads_a_checkpoint_of_both_that_is_not_sealed_yet(story):
@@ -186,11 +167,11 @@ def test_one_reads_a_checkpoint_of_both_that_is_not_sealed_yet(story):
 
 def test_both_go_on_to_the_end(story):
     first, second = story.finished
-    assert (first.status, second.status) == (0, 0)
-    assert f"trained {BATCHES} batches" in first.said
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert f"trained {BATCHES} batches" in first.stdout
     assert (
         f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {story.folders['both']}"
-        in first.said
+        in first.stdout
     )
     assert newest_sound(story.folders["both"] / "checkpoints") == (BATCHES, [])
     assert (story.folders["both"] / "loss.png").exists()
