@@ -54,9 +54,9 @@ class Started:
         return self
 
     def __exit__(self, *error) -> None:
-        if self._ended is None:
+        if not self.has_ended():
             os.kill(self.pid, signal.SIGKILL)
-            self.end(60)
+        self.end(60)
         self._folder.cleanup()
 
     def has_ended(self) -> bool:
