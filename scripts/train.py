@@ -15,7 +15,7 @@ DataOptions = cli.options_of(DataConfig, renamed=RENAMED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(cli.ComputeOptions, TrainOptions, TRMOptions, DataOptions):
+class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, DataOptions):
     model: pathlib.Path | None = None
     """Model folder, from convert_qwen.py (default: runs/model, or that of --init-from)."""
     output: pathlib.Path = pathlib.Path("runs/train")
@@ -47,12 +47,14 @@ def main(options: Options) -> None:
     from trm_jax.data import evaluation_rows, make_training_set
     from trm_jax.decoding import NoRoomError
     from trm_jax.evaluation import compare_with_backbone
+    from trm_jax.processes import several
     from trm_jax.training import hold_run, make_run
 
     options.require(1, "max_batches", "save_every")
     options.require(0, "held_out", "eval_limit")
     if options.streaming and options.max_batches is None:
         raise UserError("--streaming needs --max-batches: a stream does not tell how long it is")
+    options.join()
     dtype = options.prepare()
     data = DataConfig(**cli.given(options, DataConfig, RENAMED))
     usual = demo.DEFAULTS if data.sources == ("demo",) else {}
@@ -70,7 +72,10 @@ def main(options: Options) -> None:
         print(run.describe(recursion))
         outcome, trained = run.train(options.output, options.save_every, options.track)
     print(outcome.describe(options.output))
-    if outcome.finished and rows:
+    if outcome.finished and rows and several():
+        data = f" --data {options.eval_data}" if options.eval_data else ""
+        print(f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {options.output}{data}")
+    elif outcome.finished and rows:
         longest = cli.longest_completion("demo" if usual else "")
         try:
             print(compare_with_backbone(trained, model.tokenizer, rows, options.output, longest))

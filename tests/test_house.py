@@ -9,7 +9,7 @@ import trm_jax
 HOUSE = pathlib.Path(trm_jax.__file__).parent
 SCRIPTS = HOUSE.parent / "scripts"
 FLOORS = [
-    ["errors", "files", "demo"],
+    ["errors", "files", "demo", "processes"],
     ["config", "cli"],
     ["hardware"],
     ["data", "model"],

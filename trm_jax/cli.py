@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from trm_jax import demo
+from trm_jax import demo, processes
 from trm_jax.errors import UserError
 
 Options = TypeVar("Options", bound="CommonOptions")
@@ -59,6 +59,41 @@ class ComputeOptions(CommonOptions):
         choose_attention(self.attention)
         choose_mesh(self.mesh)
         return dtype
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessOptions(CommonOptions):
+    """Options of every script that several processes, on one host or more, can run together."""
+
+    distributed: bool = False
+    """This is one of several processes that Slurm, Open MPI or another launcher has started; docs/cluster.md."""
+    coordinator: str | None = None
+    """Without such a launcher: HOST:PORT at which process 0 waits for the others."""
+    num_processes: int | None = None
+    """Without such a launcher: how many processes there are."""
+    process_id: int | None = None
+    """Without such a launcher: the number of this one, from 0."""
+
+    def join(self) -> None:
+        """Joins the other processes, if these options name any; before JAX is asked for a device. Raises UserError."""
+        plain = self.coordinator, self.num_processes, self.process_id
+        if self.distributed and plain != (None, None, None):
+            raise UserError("--distributed asks the launcher: leave --coordinator, --num-processes, --process-id out")
+        if self.distributed:
+            processes.join(processes.found_place())
+        elif plain != (None, None, None):
+            processes.join(self._place(*plain))
+
+    @staticmethod
+    def _place(coordinator: str | None, count: int | None, number: int | None) -> processes.Place:
+        if coordinator is None or count is None or number is None:
+            raise UserError("--coordinator, --num-processes and --process-id go together")
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise UserError(f"--coordinator {coordinator}: that is no HOST:PORT, such as node1:9911")
+        if not 0 <= number < count:
+            raise UserError(f"--process-id {number}: the numbers of {count} processes run from 0 to {count - 1}")
+        return processes.Place(host, int(port), count, number)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +184,8 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     """Calls `main` with the options of the command line.
 
     A UserError, a file that cannot be read or written, and a device without enough memory end the script with one line on
-    standard error and exit status 2. Any other exception is a fault of the program and keeps its traceback.
+    standard error and exit status 2. Any other exception is a fault of the program and keeps its traceback. Whatever ends
+    one of several processes ends all of them.
     """
     script = pathlib.Path(sys.argv[0]).name
     parsed = _parse(options, description, script)
@@ -158,11 +194,13 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     try:
         _require_texts(parsed)
         main(parsed)
+        processes.part()
     except KeyboardInterrupt:
         _end(script, "interrupted; what was saved stays, the same command goes on", INTERRUPTED)
     except Exception as error:
         message = _message(error)
         if message is None:
+            processes.end_by_fault(error)
             raise
         if parsed.debug:
             traceback.print_exception(error)
@@ -204,5 +242,7 @@ def _message(error: Exception) -> str | None:
 
 
 def _end(script: str, message: str, status: int) -> None:
-    print(f"{script}: {' '.join(message.split())}", file=sys.stderr)
+    message = " ".join(message.split())
+    processes.end_all(message, status)
+    print(f"{script}: {message}", file=sys.stderr)
     sys.exit(status)

@@ -61,9 +61,10 @@ def one_batch(preset, optimizer, mesh: str | None, *depth, **changes):
 @pytest.mark.parametrize(
     ("preset", "mesh", "limit"),
     [
-        ("residual", "data=4", 1e-5),
-        ("residual", "tensor=4", 2e-5),  # one device alone is 1.2e-5 away from what it computes in float64
-        ("residual", "data=2,fsdp=2", 1e-5),
+        # One device alone is 1.2e-5 away from what it computes in float64, so that two ways may be 2.4e-5 apart.
+        ("residual", "data=4", 2.4e-5),
+        ("residual", "tensor=4", 2.4e-5),
+        ("residual", "data=2,fsdp=2", 2.4e-5),
         ("mathllm", "fsdp=4", 1e-5),
         ("mathllm", "data=2,tensor=2", 1e-5),
         ("mathllm", "fsdp=2,tensor=2", 1e-5),

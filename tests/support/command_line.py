@@ -1,7 +1,7 @@
 """Scripts as a user runs them, many in little time: a process that has imported what they need forks for each.
 
 What a script gets is real: a process of its own, arguments, streams and exit status. Run as a module, this file is the
-process that forks; it takes one JSON object a line, and answers with the exit status.
+process that forks; it takes one JSON object a line, and answers with the number of the process and its exit status.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import pathlib
 import runpy
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,18 +33,44 @@ def run(script: str, *options, timeout: float = 300, network: bool = True, **env
     Without a `network` it has no way out, not even to the machine itself. `env` does not reach what libraries read when they
     are imported.
     """
-    words = [str(ROOT / "scripts" / script), *map(str, options)]
-    server = _server(network)
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [os.path.join(folder, name) for name in ("stdout", "stderr")]
-        server.stdin.write(json.dumps({"words": words, "streams": streams, "env": env}) + "\n")
-        server.stdin.flush()
-        if not select.select([server.stdout], [], [], timeout)[0]:
-            server.kill()
-            _server.cache_clear()
-            raise subprocess.TimeoutExpired(words, timeout)
-        status = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, status, *(pathlib.Path(path).read_text() for path in streams))
+    with Started(script, *options, network=network, **env) as started:
+        return started.end(timeout)
+
+
+class Started:
+    """A script of this package that runs, until this context is left."""
+
+    def __init__(self, script: str, *options, network: bool = True, beside: int = 0, **env: str):
+        """What is to run at the same time is started with another number `beside`."""
+        self.words = [str(ROOT / "scripts" / script), *map(str, options)]
+        self._folder = tempfile.TemporaryDirectory()
+        self._streams = [os.path.join(self._folder.name, name) for name in ("stdout", "stderr")]
+        self._server, self._ended = _server(network, beside), None
+        request = {"words": self.words, "streams": self._streams, "env": env}
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self.pid = int(self._server.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        if not self.has_ended():
+            os.kill(self.pid, signal.SIGKILL)
+        self.end(60)
+        self._folder.cleanup()
+
+    def has_ended(self) -> bool:
+        return self._ended is not None or bool(select.select([self._server.stdout], [], [], 0)[0])
+
+    def end(self, timeout: float) -> subprocess.CompletedProcess:
+        """Waits for it."""
+        if self._ended is None:
+            if not select.select([self._server.stdout], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.words, timeout)
+            status = int(self._server.stdout.readline())
+            said = (pathlib.Path(path).read_text() for path in self._streams)
+            self._ended = subprocess.CompletedProcess(self.words, status, *said)
+        return self._ended
 
 
 def can_take_the_network_away() -> bool:
@@ -54,10 +81,10 @@ def can_take_the_network_away() -> bool:
 
 
 @functools.cache
-def _server(network: bool) -> subprocess.Popen:
+def _server(network: bool, number: int) -> subprocess.Popen:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1" if network else "0"}
     command = [*([] if network else ISOLATED), sys.executable, "-m", "tests.support.command_line"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}  # `select` sees no buffers
     server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
     atexit.register(server.kill)
     return server
@@ -73,6 +100,7 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _become(json.loads(line))
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
@@ -90,6 +118,7 @@ def _become(request: dict) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 1)

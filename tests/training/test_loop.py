@@ -15,7 +15,7 @@ from trm_jax.checkpoints import CheckpointError, Checkpoints, RunConfig, load_mo
 from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data import NO_LABEL, Loader
 from trm_jax.model import named_weights
-from trm_jax.training import hold_run, loop
+from trm_jax.training import hold_run, loop, run
 from trm_jax.training.loop import fit, held_out_loss
 from trm_jax.training.metrics import NonFiniteError, read_metrics
 from trm_jax.training.optimizer import make_schedule, supervision_depths
@@ -174,3 +174,17 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         hold_run(tmp_path / "run", other, tmp_path),
     ):
         pass
+
+
+def test_a_folder_that_process_0_does_not_see_is_refused(tmp_path, monkeypatch):
+    config = run_config(1, tiny_model("residual").trm.config)
+    monkeypatch.setattr(run, "APPEARS", 0.1)
+    monkeypatch.setattr(run, "first_says", lambda value: "of another file")
+    with (
+        pytest.raises(
+            CheckpointError, match=r"config.json is not the file that process 0 sees there: .* all hosts share"
+        ),
+        hold_run(tmp_path / "run", config, tmp_path),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()

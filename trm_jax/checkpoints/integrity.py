@@ -12,6 +12,7 @@ import numpy as np
 
 from trm_jax.errors import UserError
 from trm_jax.files import read_object, write_whole
+from trm_jax.hardware import fetch
 
 SEAL = "seal.json"
 CHUNK = 2**22  # bytes of a file, or numbers of an array, that are read at a time
@@ -77,7 +78,7 @@ def all_finite(array: np.ndarray) -> bool:
 
 def _parts(array: Any) -> Iterator[np.ndarray]:
     """An array piece by piece, because computing with all of it at once would take as much memory again."""
-    numbers = np.asarray(array).reshape(-1)
+    numbers = fetch(array).reshape(-1)
     return (numbers[start : start + CHUNK] for start in range(0, numbers.size, CHUNK))
 
 

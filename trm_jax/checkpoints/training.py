@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from trm_jax.checkpoints.folders import CheckpointError
 from trm_jax.checkpoints.integrity import SEAL, DamageError, require_sealed, seal
 from trm_jax.errors import listing
 from trm_jax.model import named_weights, with_weights
+from trm_jax.processes import first_only, first_says, is_first
 
 HELD_OUT_LOSS = "held_out_loss"  # of the EMA weights after each supervision step, nats a token; the last one rates
 
@@ -29,12 +32,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
-        _, damaged = newest_sound(folder / "checkpoints")
-        for number in damaged:
-            place = folder / "checkpoints" / str(number)
-            aside = folder / f"damaged-checkpoint-{number}"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(place, aside)
+        _put_damaged_aside(folder)
+        first_says()  # the others wait for that
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[HELD_OUT_LOSS][-1],
@@ -99,7 +98,8 @@ class Checkpoints:
     @staticmethod
     def _finish(written, folder: pathlib.Path) -> None:
         written.result()
-        seal(folder)
+        if is_first():
+            seal(folder)
 
     def _not_saved(self, batches: int, error: Exception) -> CheckpointError:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
@@ -113,6 +113,16 @@ class Checkpoints:
         wanted = named_weights(state)
         require_same_weights(self.path(self.latest), wanted)
         return with_weights(state, self._checkpointer.load(self.latest, wanted))
+
+
+@first_only
+def _put_damaged_aside(folder: pathlib.Path) -> None:
+    _, damaged = newest_sound(folder / "checkpoints")
+    for number in damaged:
+        place = folder / "checkpoints" / str(number)
+        aside = folder / f"damaged-checkpoint-{number}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(place, aside)
 
 
 def newest_sound(folder: pathlib.Path) -> tuple[int | None, list[int]]:
@@ -145,12 +155,23 @@ def fault_of(checkpoint: pathlib.Path) -> str | None:
             require_sealed(checkpoint)
         else:
             # The run was killed after Orbax had put the checkpoint in its place and before it was sealed.
-            ocp.load(checkpoint.absolute())
+            _read_alone(checkpoint)
     except DamageError as error:
         return f"checkpoint {error}"
     except Exception as error:  # whatever Orbax meets in a damaged folder
         return f"checkpoint {checkpoint} is damaged: {str(error).splitlines()[0]}"
     return None
+
+
+def _read_alone(checkpoint: pathlib.Path) -> None:
+    """Reads all of a checkpoint, whatever devices it was on, into the host's memory, and waits for no other process."""
+    context = ocp.Context()
+    context.multiprocessing.primary_host = jax.process_index()
+    context.multiprocessing.active_processes = {jax.process_index()}
+    context.multiprocessing.barrier_sync_key_prefix = str(jax.process_index())
+    with context:
+        weights = ocp.metadata(checkpoint.absolute()).metadata
+        ocp.load(checkpoint.absolute(), {name: np.empty(found.shape, found.dtype) for name, found in weights.items()})
 
 
 def require_same_weights(checkpoint: pathlib.Path, wanted: Mapping[str, Any], subset: bool = False) -> None:

@@ -26,7 +26,7 @@ def against_cpu(size: str, new_tokens: int) -> Iterator[Finding]:
     """
     prepare_device()
     choose_attention()
-    cpu, here = jax.devices("cpu")[0], jax.devices()[0]
+    cpu, here = jax.local_devices(backend="cpu")[0], jax.local_devices()[0]
     config = TRMConfig.residual(readout="replace", latent_updates=2, recursions=2, supervision_steps=2)
     with _on(cpu):
         model = random_model(SIZES[size], config, "float32")

@@ -25,6 +25,7 @@ from trm_jax.hardware.sharding import (
     MeshError,
     choose_mesh,
     describe_mesh,
+    fetch,
     gathered,
     has_mesh,
     laid_out,

@@ -42,6 +42,8 @@ def has_nvidia_gpu() -> bool:
 def describe_device() -> str:
     """The number of devices if there are several, the kind and platform of the first and, where it tells, its memory.
 
+    Of several processes also their number.
+
     Example: `describe_device()` is `"NVIDIA H100 80GB HBM3 (gpu), 59.3 GiB"`.
     """
     import jax
@@ -50,7 +52,8 @@ def describe_device() -> str:
     stats = device.memory_stats() or {}
     memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB" if "bytes_limit" in stats else ""
     several = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
-    return f"{several}{device.device_kind} ({device.platform}){memory}"
+    together = f", in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{several}{device.device_kind} ({device.platform}){memory}{together}"
 
 
 def _cuda_advice() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from trm_jax.errors import UserError, listing
@@ -100,9 +101,12 @@ def placements(tree: Any) -> Any:
 
 
 def put_weights(tree: Any) -> Any:
-    """The weights on the chosen mesh; without one they stay where they are. Example: `put_weights(state)`."""
+    """The weights on the chosen mesh; without one they stay where they are. All processes have the same weights.
+
+    Example: `put_weights(state)`.
+    """
     mesh = _chosen_mesh()
-    return tree if mesh is None else jax.device_put(tree, shardings(tree, mesh))
+    return tree if mesh is None else jax.tree.map(_put, tree, shardings(tree, mesh))
 
 
 def rows_shardings(tree: Any, mesh: Mesh, rows_at: int = 0) -> Any:
@@ -118,13 +122,17 @@ def put_rows(tree: Any, rows_at: int = 0) -> Any:
     Example: `put_rows(batch, rows_at=1)`.
     """
     mesh = _chosen_mesh()
-    if mesh is None:
-        return jax.device_put(tree)
+    return jax.device_put(tree) if mesh is None else jax.tree.map(_put, tree, rows_shardings(tree, mesh, rows_at))
 
-    def put(array, sharding):
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(put, tree, rows_shardings(tree, mesh, rows_at))
+def fetch(array: Any) -> np.ndarray:
+    """The whole of an array in the host's memory, also where parts of it lie with other processes: all of them ask for it.
+
+    Example: `fetch(weight).sum()`.
+    """
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def describe_mesh(tree: Any) -> str | None:
@@ -235,6 +243,14 @@ class Groups:
     def sum(self, tree: Any) -> Any:
         """The sum over groups."""
         return tree if self.count == 1 else jax.tree.map(lambda array: jnp.sum(array, axis=0), tree)
+
+
+def _put(array: Any, sharding: NamedSharding) -> jax.Array:
+    """An array on the devices of this process, each of which takes its part."""
+    if sharding.is_fully_addressable or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+        return jax.device_put(array, sharding)
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
 def _chosen_mesh() -> Mesh | None:

@@ -6,15 +6,15 @@ import signal
 import sys
 import time
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from trm_jax.checkpoints import HELD_OUT_LOSS, Checkpoints, RunConfig, read_config
 from trm_jax.data import Batch, Loader, StreamLoader
-from trm_jax.hardware import Programs, put_rows, put_weights
+from trm_jax.hardware import Programs, fetch, put_rows, put_weights
 from trm_jax.model import TRM, Qwen
+from trm_jax.processes import first_only, is_first, several, stop_at
 from trm_jax.training.metrics import MetricsLog, NonFiniteError, TrainedBatch, plot_loss
 from trm_jax.training.optimizer import make_optimizer, make_schedule, supervision_depths
 from trm_jax.training.step import ROWS_AT, TrainState, fault_places, make_eval_batch, make_train_batch, new_state
@@ -74,7 +74,7 @@ def fit(
     with (
         Checkpoints(folder) as checkpoints,
         StopRequest() as stop,
-        open_tracker(track, folder, read_config(folder)) as tracker,
+        open_tracker(track if is_first() else "none", folder, read_config(folder)) as tracker,
     ):
         if checkpoints.latest is not None:
             state = checkpoints.restore(state)
@@ -87,7 +87,10 @@ def fit(
             shapes = held_out.of_each_shape(0, held_out.batches_per_epoch)
             eval_batch.prepare((state.ema, backbone, put_rows(batch, ROWS_AT)) for batch in shapes)
         log = MetricsLog(folder, start, learning_rates, int(state.steps), fault_places(trm), tracker)
-        for index in (bar := tqdm(range(start, num_batches), "training", num_batches, unit="batch", initial=start)):
+        bar = tqdm(
+            range(start, num_batches), "training", num_batches, unit="batch", initial=start, disable=not is_first()
+        )
+        for index in bar:
             started, number, batch, depth = time.perf_counter(), index + 1, loader[index], int(depths[index])
             depth_argument = (np.int32(depth),) if config.train.random_depth else ()
             state, metrics = train_batch(state, backbone, put_rows(batch, ROWS_AT), *depth_argument)
@@ -99,7 +102,7 @@ def fit(
 
             try:
                 log.add(TrainedBatch(number, batch, depth, metrics, started))
-                stopping = stop.requested
+                stopping = stop.requested_at(number)
                 if due or stopping:
                     # Nothing is saved before its numbers are known to be good.
                     checkpoints.save(number, state, log.flush(rate))
@@ -118,23 +121,29 @@ def fit(
 def held_out_loss(eval_batch, ema: TRM, backbone: Qwen, held_out: Loader) -> dict[str, list[float]]:
     """HELD_OUT_LOSS: the loss after each supervision step over all held-out rows, nats a token."""
     sums = [eval_batch(ema, backbone, put_rows(held_out[i], ROWS_AT)) for i in range(held_out.batches_per_epoch)]
-    losses, labels = (np.sum(jax.device_get(part), axis=0) for part in zip(*sums, strict=True))
+    losses, labels = (np.sum([fetch(one) for one in part], axis=0) for part in zip(*sums, strict=True))
     return {HELD_OUT_LOSS: (losses.astype(np.float64) / labels).tolist()}
 
 
 class StopRequest:
-    """While this context is open, SIGTERM sets `requested` instead of ending the process."""
+    """While this context is open, SIGTERM is a request to stop instead of the end of the process."""
 
     def __enter__(self):
-        self.requested = False
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        self._requested = False
+        if not several():  # else the signal is caught from the moment that they have joined
+            self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *error) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if not several():
+            signal.signal(signal.SIGTERM, self._before)
+
+    def requested_at(self, batch: int) -> bool:
+        """Whether to stop behind this batch; of several processes all get the same answer, whichever got the signal."""
+        return stop_at(batch) if several() else self._requested
 
     def _note(self, *_) -> None:
-        self.requested = True
+        self._requested = True
 
 
 def _last_good(checkpoints: Checkpoints) -> str:
@@ -144,6 +153,7 @@ def _last_good(checkpoints: Checkpoints) -> str:
     return f"the last good checkpoint is {checkpoints.path(checkpoints.latest)}"
 
 
+@first_only
 def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 

@@ -12,7 +12,8 @@ import numpy as np
 from trm_jax.data import Batch
 from trm_jax.errors import UserError
 from trm_jax.files import read_lines, write_whole
-from trm_jax.hardware import peak_memory
+from trm_jax.hardware import fetch, peak_memory
+from trm_jax.processes import first_only
 from trm_jax.training.step import NO_FAULT, Metrics
 from trm_jax.training.trackers import Tracker, flatten
 
@@ -85,7 +86,7 @@ class MetricsLog:
         if self._pending is None:
             return {}
         trained, self._pending = self._pending, None
-        found = {name: np.asarray(values)[: trained.depth] for name, values in vars(trained.metrics).items()}
+        found = {name: fetch(values)[: trained.depth] for name, values in vars(trained.metrics).items()}
         self._require_finite(trained.number, found.pop("fault"))
         now = time.perf_counter()
         # The device began with this batch when it got it, or later, when it was done with the one before.
@@ -107,6 +108,7 @@ class MetricsLog:
         self._write(record | measured, timing)
         return measured
 
+    @first_only
     def _write(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
         for name, values in ((METRICS, record), (TIMINGS, timing)):
             with (self._folder / name).open("a") as file:
@@ -136,6 +138,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return [record for _, record in read_lines(path, MetricsError)]
 
 
+@first_only
 def _keep_batches(path: pathlib.Path, last: int) -> None:
     """Removes an unfinished line, and the lines of batches after `last`: a resumed run trains on those again."""
     if not path.exists():
@@ -146,6 +149,7 @@ def _keep_batches(path: pathlib.Path, last: int) -> None:
     write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
+@first_only
 def plot_loss(folder: pathlib.Path) -> None:
     """Draws `loss.png` from `metrics.jsonl`: the first and the last supervision step, and the held-out loss."""
     import matplotlib

@@ -5,7 +5,9 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -43,11 +45,15 @@ from trm_jax.model import (
     new_trm,
     with_weights,
 )
+from trm_jax.processes import first_says, is_first
 from trm_jax.training.loop import Outcome, fit
 from trm_jax.training.loss import CHUNK
 from trm_jax.training.metrics import METRICS
 from trm_jax.training.optimizer import supervision_depths
 from trm_jax.training.trackers import TrackerName
+
+# Seconds after which a host sees what another has written: a network disk keeps what it knows for a while.
+APPEARS = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,19 +152,17 @@ def hold_run(
     """Makes the folder of a new run, or checks that the one there is of the same run, and keeps other processes out.
 
     `model` is the model folder; `init_from` says, for the record, whose weights the run starts from. A new folder is removed
-    again if its run ends in a UserError before its first batch. Raises CheckpointError, or BusyError if another process is
-    at work in the folder.
+    again if its run ends in a UserError before its first batch. Of several processes it is process 0 that holds the folder.
+    Raises CheckpointError, or BusyError if another process is at work in the folder.
 
     Example: `with hold_run(folder, run.config, model.path): run.train(folder)`.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: give another --output")
-    lock, relative = folder / ".lock", {"model_relative": os.path.relpath(model.absolute(), folder.absolute())}
-    with locked(lock, folder):
-        is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
-        if is_new:
-            place = {"kind": "training", "model": str(model.absolute()), "init_from": init_from}
-            write_config(folder, place | relative | config.to_json())
+    relative = {"model_relative": os.path.relpath(model.absolute(), folder.absolute())}
+    place = {"kind": "training", "model": str(model.absolute()), "init_from": init_from} | relative
+    with _held(folder, place | config.to_json()) if is_first() else contextlib.nullcontext():
+        _require_shared(folder)
         found = read_config(folder)
         if found["kind"] != "training":
             raise CheckpointError(f"{folder} holds a model, not a run: give another --output")
@@ -167,9 +171,38 @@ def hold_run(
             raise CheckpointError(
                 f"{folder} holds another run; give another --output, or the same options: {listing(others)}"
             )
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path, values: dict[str, Any]) -> Iterator[None]:
+    """The folder, locked, and with a config.json if it was empty."""
+    lock = folder / ".lock"
+    with locked(lock, folder):
+        is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
+        if is_new:
+            write_config(folder, values)
         try:
             yield
         except UserError:
             if is_new and not (folder / METRICS).exists():
                 shutil.rmtree(folder)
             raise
+
+
+def _require_shared(folder: pathlib.Path) -> None:
+    """Raises CheckpointError unless this process sees the very config.json that process 0 does."""
+    path = folder / "config.json"
+    there, deadline = first_says(_stamp(path)), time.monotonic() + APPEARS
+    while _stamp(path) != there:
+        if time.monotonic() < deadline:
+            time.sleep(0.5)
+            continue
+        raise CheckpointError(
+            f"{path.absolute()} is not the file that process 0 sees there: give an --output on a disk that all hosts share"
+        )
+
+
+def _stamp(path: pathlib.Path) -> str | None:
+    """Which of several files of the same name and content this is: a disk that is shared has one, other disks one each."""
+    return str(path.stat().st_mtime_ns) if path.exists() else None
