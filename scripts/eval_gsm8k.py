@@ -9,7 +9,7 @@ from trm_jax import cli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(cli.AnswerOptions):
+class Options(cli.AnswerOptions, cli.ProcessOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
     data: str | None = None
@@ -47,10 +47,12 @@ def main(options: Options) -> None:
     from trm_jax.evaluation import evaluate, file_name, settings_of, show_summary, summarize
     from trm_jax.hardware import describe_device
     from trm_jax.model import for_decoding
+    from trm_jax.processes import is_first
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     options.require(0, "seed")
-    dtype = options.prepare()
+    options.join()
+    dtype = options.prepare(each_process=True)
     saved = SavedModel.open(options.checkpoint)
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     model = saved.load(dtype, use_ema=options.weights == "ema")
@@ -77,7 +79,8 @@ def main(options: Options) -> None:
     generate = functools.partial(generate_each, model, config=config, **sizes, **draws)
     fits = {"longest_prompt": model.backbone.config.max_length - max_new_tokens, "too_long": options.too_long}
     answers = evaluate(rows, saved.tokenizer, generate, output, settings, options.samples, label="answered", **fits)
-    print(show_summary(summarize(answers, len(rows)), options.samples, options.early_exit))
+    if is_first():
+        print(show_summary(summarize(answers, len(rows)), options.samples, options.early_exit))
 
 
 if __name__ == "__main__":

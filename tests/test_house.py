@@ -10,13 +10,14 @@ HOUSE = pathlib.Path(trm_jax.__file__).parent
 SCRIPTS = HOUSE.parent / "scripts"
 FLOORS = [
     ["errors", "files", "demo", "processes"],
-    ["config", "cli"],
+    ["config"],
     ["hardware"],
     ["data", "model"],
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
     ["experiments", "benchmark"],
     ["gpu_check"],
+    ["cli"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BIG = 310  # lines, from which a file should become two

@@ -50,14 +50,17 @@ class ComputeOptions(CommonOptions):
     mesh: str | None = None
     """How several devices share the work, such as data=4,fsdp=2,tensor=1 (default: all of them on data)."""
 
-    def prepare(self) -> str:
-        """Chooses device, attention and mesh, before JAX is first used; returns the type to compute in."""
+    def prepare(self, each_process: bool = False) -> str:
+        """Chooses device, attention and mesh, before JAX is first used; returns the type to compute in.
+
+        With `each_process` each of several processes has a mesh of its own devices.
+        """
         from trm_jax.hardware import choose_device, choose_mesh
         from trm_jax.model import choose_attention
 
         dtype = choose_device(self.device, self.dtype)
         choose_attention(self.attention)
-        choose_mesh(self.mesh)
+        choose_mesh(self.mesh, each_process)
         return dtype
 
 

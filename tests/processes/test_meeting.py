@@ -51,14 +51,20 @@ def test_processes_meet_whichever_comes_first_and_strangers_are_sent_away(port):
             link.send(port=17)
         return links
 
+    turned_away = threading.Event()
+
     def stranger():
         with meeting._connect("localhost", port) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            return connection.recv(100)
+            answer = connection.recv(100)
+        turned_away.set()
+        return answer
 
-    links, *others, answer = at_once(
-        first, lambda: reach("localhost", port, 2, 3), lambda: reach("localhost", port, 1, 3), stranger
-    )
+    def second():
+        turned_away.wait(20)  # behind the others it would find nobody
+        return reach("localhost", port, 2, 3)
+
+    links, *others, answer = at_once(first, second, lambda: reach("localhost", port, 1, 3), stranger)
     assert sorted(links) == [1, 2]
     assert links[2].name == f"process 2 ({socket.gethostname()})"
     assert [answer for _, answer in others] == [{"port": 17}] * 2

@@ -43,7 +43,7 @@ def test_an_evaluation_that_does_not_fit_is_said_and_the_run_ends_well(folders, 
     train = runpy.run_path(str(ROOT / "scripts/train.py"))
     small = {"max_batches": 3, "batch_size": 8, "num_samples": 16, "max_length": 96, "eval_limit": 8}
     monkeypatch.setattr(room, "free_memory", lambda: 1000)
-    monkeypatch.setattr(hardware, "choose_mesh", lambda sizes: None)  # of this process, in which other tests run
+    monkeypatch.setattr(hardware, "choose_mesh", lambda *sizes: None)  # of this process, in which other tests run
     train["main"](train["Options"](model=root / "model", output=root / "train", device="cpu", **small))
     printed = capsys.readouterr().out
     assert "trained 3 batches" in printed

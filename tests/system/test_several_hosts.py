@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.command_line import SMALL, Started, run
 from trm_jax.checkpoints import newest_sound
+from trm_jax.evaluation.records import read_answers
 from trm_jax.files import locked
 from trm_jax.training import METRICS, read_metrics
 
@@ -31,14 +32,14 @@ FLAGS = os.environ["XLA_FLAGS"].replace("device_count=2", "device_count=1")
 
 
 class Pair:
-    """Two processes of train.py."""
+    """Two processes of a script."""
 
-    def __init__(self, options: Iterable, by_slurm: bool = False):
+    def __init__(self, options: Iterable, by_slurm: bool = False, script: str = "train.py"):
         place, port = slurm if by_slurm else plain, free_port()
         self.processes = []
         for number in range(2):
             more, variables = place(port, number)
-            self.processes.append(Started("train.py", *options, *more, beside=number, XLA_FLAGS=FLAGS, **variables))
+            self.processes.append(Started(script, *options, *more, beside=number, XLA_FLAGS=FLAGS, **variables))
 
     def __enter__(self):
         return self
@@ -185,3 +186,24 @@ def test_the_numbers_are_those_of_one_process(story, name):
     for what, every in (("loss", 1), ("held_out_loss", SAVE_EVERY)):
         losses = ([record[what] for record in records[every - 1 :: every]] for records in (found, expected))
         np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-6)
+
+
+def test_two_evaluate_as_one_does(demo_model_folder, tmp_path):
+    """Process 0 writes all answers, and goes on behind those that one process has given before."""
+    common = ["--checkpoint", demo_model_folder, "--data", "demo", "--head", "backbone", "--batch-size", 4]
+    outputs = [tmp_path / name / "answers.jsonl" for name in ("two", "one")]
+    for output in outputs:
+        done = run("eval_gsm8k.py", *common, "--limit", 3, "--output", output)
+        assert done.returncode == 0, done.stderr
+    with Pair([*common, "--limit", 24, "--output", outputs[0]], script="eval_gsm8k.py") as pair:
+        first, second = pair.ends()
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "of 24, " in first.stdout
+    assert "accuracy" not in second.stdout
+    done = run("eval_gsm8k.py", *common, "--limit", 24, "--output", outputs[1])
+    assert done.returncode == 0, done.stderr
+    two, one = (
+        {answer.index: (answer.text, answer.correct) for _, answer in read_answers(output)} for output in outputs
+    )
+    assert sorted(two) == list(range(24))
+    assert two == one

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import logging
 import pathlib
@@ -21,6 +22,7 @@ from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answe
 from trm_jax.evaluation.statistics import accuracy
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import QwenTRM
+from trm_jax.processes import first_says, is_first, number, of_all
 
 _log = logging.getLogger(__name__)
 
@@ -51,43 +53,73 @@ def evaluate(
         longest_prompt: tokens of the longest question that is asked, instruction and chat format included; longer ones are
             named in the log, and are wrong or left out, as `too_long` says.
 
+    Of several processes that have joined each answers a share of the questions. Process 0 gets all answers, the others have
+    only their own.
+
     Returns the answers in the order of `rows`. Raises EvaluationError if the file is of another evaluation, BusyError if
     another process writes it.
 
     Example: `summarize(evaluate(rows, tokenizer, functools.partial(generate_each, model, ...), path, settings))`.
     """
-    settings = settings or {}
-    if output:
-        require_same_settings(output, settings)
-    with locked(lock_beside(output), output) if output else contextlib.nullcontext():
-        done = read_answers_to(output, rows) if output else {}
-        todo = [index for index in range(len(rows)) if index not in done]
+    # Of several processes, process 0 alone reads and writes files.
+    settings, file = settings or {}, output if is_first() else None
+    if file:
+        require_same_settings(file, settings)
+    with locked(lock_beside(file), file) if file else contextlib.nullcontext():
+        done = read_answers_to(file, rows) if file else {}
+
+        def keep(answer: GradedAnswer) -> None:
+            done[answer.index] = answer
+            if file:
+                _append(file, answer, settings)
+
+        answered = first_says(list(done))
+        todo = [index for index in range(len(rows)) if index not in answered]
         prompts = dict(zip(todo, encode_prompts(tokenizer, [rows[index]["question"] for index in todo]), strict=True))
         over = [index for index in todo if longest_prompt is not None and len(prompts[index]) > longest_prompt]
         if over:
             _say_too_long(over, prompts, longest_prompt, too_long)
-        if too_long == "wrong":
-            for index in over:
-                done[index] = GradedAnswer.not_asked(index, rows[index])
-                if output:
-                    _append(output, done[index], settings)
-        todo = [index for index in todo if index not in over]
-        finished = by_question(generate([prompts[index] for index in todo]), samples)
-        ended = time.perf_counter()
-        for number, completions in tqdm(finished, label, len(todo), unit="question", disable=label is None):
-            index, before, ended = todo[number], ended, time.perf_counter()
-            texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-            done[index] = GradedAnswer.grade(index, rows[index], texts, completions, ended - before)
-            if output:
-                _append(output, done[index], settings)
-    answers = [done[index] for index in range(len(rows)) if index in done]
-    if not answers:
+        for index in over:
+            del prompts[index]
+            if too_long == "wrong":
+                keep(GradedAnswer.not_asked(index, rows[index]))
+        answers = _answers(rows, tokenizer, generate, prompts, samples)
+        for answer in tqdm(answers, label, len(prompts), unit="question", disable=label is None or not is_first()):
+            keep(answer)
+    found = [done[index] for index in range(len(rows)) if index in done]
+    if not found and is_first():
         raise EvaluationError(
             f"none of {len(rows)} questions fits into {longest_prompt:,} tokens: lower --max-new-tokens"
         )
-    if output:
-        write_whole(output.with_suffix(".json"), json.dumps(settings | summarize(answers, len(rows)), indent=2) + "\n")
-    return answers
+    if file:
+        write_whole(file.with_suffix(".json"), json.dumps(settings | summarize(found, len(rows)), indent=2) + "\n")
+    first_says()  # so that no process ends while others are at work
+    return found
+
+
+def _answers(
+    rows: Sequence[Row], tokenizer, generate: Generate, prompts: Mapping[int, list[int]], samples: int
+) -> Iterator[GradedAnswer]:
+    """The answers to the prompts, by the number of the row, as they end. Of several processes each takes a share of them.
+
+    Process 0 gets all, the others only their own.
+    """
+    process, count = number()
+    own = list(prompts)[process::count]
+
+    def grade(place: int, completions: Sequence[Completion]) -> GradedAnswer:
+        texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
+        return GradedAnswer.grade(own[place], rows[own[place]], texts, completions, seconds=0.0)
+
+    finished = by_question(generate([prompts[index] for index in own]), samples)
+    graded = (grade(*question) for question in finished)
+    others = len(prompts) - len(own)
+    ended = time.perf_counter()
+    for answer in of_all(
+        graded, others, GradedAnswer.to_json, lambda values: GradedAnswer.from_json(values, "a process")
+    ):
+        before, ended = ended, time.perf_counter()
+        yield dataclasses.replace(answer, seconds=ended - before)
 
 
 def _say_too_long(over: Sequence[int], prompts: Mapping[int, list[int]], longest: int, too_long: str) -> None:

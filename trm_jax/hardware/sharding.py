@@ -36,16 +36,18 @@ class MeshError(UserError):
     """A mesh that the devices do not make up, or rows that it does not divide."""
 
 
-def choose_mesh(sizes: str | None = None) -> Mesh | None:
+def choose_mesh(sizes: str | None = None, each_process: bool = False) -> Mesh | None:
     """Makes the mesh of all devices the one that all weights and rows are put on from now on; see `make_mesh`.
 
-    With one device and without `sizes` there is no mesh, and nothing changes.
+    With `each_process` it is that of the devices of this process. With one device and without `sizes` there is no mesh, and
+    nothing changes.
 
     Example: `choose_mesh("data=2,fsdp=2")`.
     """
-    if sizes is None and len(jax.devices()) == 1:
+    devices = jax.local_devices() if each_process else jax.devices()
+    if sizes is None and len(devices) == 1:
         return None
-    mesh = make_mesh(sizes)
+    mesh = make_mesh(sizes, devices)
     jax.set_mesh(mesh)
     return mesh
 

@@ -8,6 +8,8 @@ from trm_jax.processes.group import (
     first_says,
     is_first,
     join,
+    number,
+    of_all,
     part,
     several,
     stop_at,

@@ -8,14 +8,16 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from trm_jax.processes.meeting import PATIENCE, gather, reach
 from trm_jax.processes.watch import DIED, Watch
 
 HEARTBEAT = 40  # seconds after which JAX gives up a host that is silent without having closed its connections
 FOLLOWS = 2.0  # seconds after which a fault is this process's own, and does not follow from the death of another
+
+Item = TypeVar("Item")
 
 _watch: Watch | None = None
 _stops: Any = None  # JAX's agreement on the batch behind which all processes stop
@@ -100,10 +102,10 @@ def first_only(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def first_says(value: str | None = None) -> str | None:
+def first_says(value: Any = None) -> Any:
     """What process 0 says, on all processes; the others wait for it, and what they would say does not count.
 
-    Example: `first_says(path.read_text())`.
+    The value is one that JSON knows. Example: `first_says(path.read_text())`.
     """
     if _watch is None:
         return value
@@ -111,6 +113,34 @@ def first_says(value: str | None = None) -> str | None:
         return _watch.hear()
     _watch.say(value)
     return value
+
+
+def number() -> tuple[int, int]:
+    """The number of this process, and how many there are. Example: `number()` is `(0, 1)` where it is alone."""
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def of_all(
+    own: Iterator[Item], others: int, to_json: Callable[[Item], Any], from_json: Callable[[Any], Item]
+) -> Iterator[Item]:
+    """On process 0 what all processes yield, as it comes, of which `others` come from the others; there what they yield.
+
+    Example: `for path in of_all(paths, 0, str, pathlib.Path): ...`.
+    """
+    if not is_first():
+        for item in own:
+            _watch.report(to_json(item))
+            yield item
+        return
+    for item in own:
+        yield item
+        while others and _watch.has_heard():
+            others -= 1
+            yield from_json(_watch.hear())
+    for _ in range(others):
+        yield from_json(_watch.hear())
 
 
 def stop_at(batch: int) -> bool:

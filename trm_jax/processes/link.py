@@ -5,7 +5,7 @@ import socket
 import threading
 from typing import Any
 
-LONGEST = 2**16  # bytes of a message
+LONGEST = 2**26  # bytes of a message
 
 
 class Link:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -28,20 +28,29 @@ class Watch:
 
     def __init__(self, links: Mapping[int, Link], is_first: bool):
         self._links, self._is_first = links, is_first
-        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ending = threading.Lock()
         for link in links.values():
             threading.Thread(target=self._listen, args=[link], daemon=True).start()
 
-    def say(self, value: str) -> None:
+    def say(self, value: Any) -> None:
         """On process 0: tells all others."""
         for link in self._links.values():
             with contextlib.suppress(OSError):  # of one that is gone `_listen` hears
                 link.send(says=value)
 
-    def hear(self) -> str:
-        """On the others: what process 0 says next."""
+    def hear(self) -> Any:
+        """On the others: what process 0 says next; on process 0: what any other reports next."""
         return self._said.get()
+
+    def has_heard(self) -> bool:
+        """Whether `hear` need not wait."""
+        return not self._said.empty()
+
+    def report(self, value: Any) -> None:
+        """On the others: tells process 0."""
+        with contextlib.suppress(OSError):
+            self._links[0].send(says=value)
 
     def part(self) -> None:
         """Tells that this process ends now because all is done."""
