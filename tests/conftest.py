@@ -37,6 +37,12 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=600
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests first, so that no worker is left with one of them at the end."""
+    long = ("tests/test_many_devices.py", "tests/gpu_check/test_parts.py", "tests/system/test_several_hosts.py")
+    items.sort(key=lambda item: not item.nodeid.startswith(long))
+
+
 @pytest.fixture(scope="session", params=PRESETS)
 def model(request) -> QwenTRM:
     return tiny_model(request.param)

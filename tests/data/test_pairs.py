@@ -4,6 +4,8 @@ What is left open, because it may be read both ways: `5 less`, `5 short`, `5 min
 `12,34,567` is refused, being a list or an Indian number.
 """
 
+import time
+
 import pytest
 
 from trm_jax.data.answers import find_answer, reference_answer, same_answer
@@ -201,6 +203,63 @@ a dozen|12.5
 1.234,5|1234.5
 5e-3|5e3
 5.|50
+3x+y=10|y=3x+10
+2x+y=3|y=2x+3
+3x + y = 10|f(x)=3x+10
+2y=x|y=2x
+-y=x+1|y=-x+1
+10²|10³
+(x+1)²|(x+1)³
+½|¼
+x₁|x₂
+①②|①③
+五|六
+二十五|三十六
+三分之一|三分之二
+5! ways|5
+There are 4! ways|4
+\frac{1}{2}bh|\frac12
+\frac{1}{2}gt^2|\frac12
+\frac{3}{4}s^2|\frac34
+2 xy|2
+4 mn|4
+5 t|5
+4 a b|4
+AB=5|AC=5
+ab=1|x=1
+f(2)=5|f(3)=5
+\sqrt{a}+\sqrt{b}=\sqrt{c}|\sqrt{a}+\sqrt{c}=\sqrt{b}
+xy=0|x=0
+x<-1 and x>1|x<-1 or x>1
+1/2\pi|\frac{1}{2\pi}
+1/2\pi|\frac{1}{2}\pi
+x^\frac{1}{2}|x^1/2
+May 5|June 5
+May 5|5
+5 January|5
+5 m/s|5 s/m
+¥5|$5
+5米|5厘米
+5平方米|5米
+5成|5
+5半|5
+5以上|5
+5 twelfths|5
+three quarters|3
+55 hex|55
+$5m|$5
+arcsin 5|5
+gcd 5|5
+exceeds 5|5
+(A) 12|(B) 12
+(A) 12|(A) 13
+(A) 12|B
+10\pi \text{ cm}|10\pi \text{ cm}^2
+10\pi \text{ cm}|10\pi \text{ inches}
+(x, y) = (3, 2)|(y, x) = (3, 2)
+a_n = 3n+1|b_n = 3n+1
+1<x<3|(1,3]
+ab|ac
 """.strip().splitlines()
 SAME = r"""
 twenty-five|25
@@ -272,6 +331,30 @@ x \in [1,2]|[1,2]
 10 a.m.|10 AM
 101_2|101_{2}
 \dfrac{1}{2}|0.5
+10\pi \text{ cm}^2|10\pi
+36\pi \text{ cubic inches}|36\pi
+5\sqrt{2}\text{ units}|5\sqrt{2}
+\sqrt{2} \mathrm{~cm}|\sqrt{2}
+\frac{\pi}{2}\text{ radians}|\frac{\pi}{2}
+C. 12|C
+B) 12|B
+(B) 12|B
+\text{B: } 12|(B)
+\textbf{(C)}\ 12|C
+5 \mathrm{~km} / \mathrm{h}|5 km/h
+5 \mathrm{~m} / \mathrm{s}|5
+a_n = 3n+1|3n+1
+T_n=\frac{n}{n+1}|\frac{n}{n+1}
+(x, y) = (3, 2)|(3,2)
+(a,b,c)=(1,2,3)|(1,2,3)
+3x+y=10|y=-3x+10
+3<x<4|(3,4)
+-2\le x\le 2|[-2,2]
+1<x\leq 3|(1,3]
+\frac{ab}{a+b}|\frac{ab}{b+a}
+4ab|4 a b
+\frac{1}{2}ab|\frac{ab}{2}
+f(2)=5|5
 """.strip().splitlines()
 # Sentences whose answer is 5.
 FIVE = """
@@ -329,6 +412,12 @@ def test_pairs(pairs, same):
         assert same_answer(one, other) is same_answer(other, one) is same, pair
 
 
+def test_absolute_values():
+    assert not same_answer("|x-1|+|y|=2", "|x|+|y|=2")
+    assert not same_answer("|x+y|=1", "|x-y|=1")
+    assert same_answer("|x+y|", "|y+x|")
+
+
 @pytest.mark.parametrize("sentence", FIVE)
 def test_words_that_do_not_touch_a_number(sentence):
     assert same_answer(sentence, "5")
@@ -342,6 +431,11 @@ def test_words_that_do_not_touch_a_number(sentence):
         ("The answer is 18 - done.", "18"),
         ("the answer is 10:30 am.", "10:30 am"),
         ("答：18", "18"),
+        ("答案是：18", "18"),
+        ("故选：B。", "B"),
+        ("The answer is 12. Wait, that is wrong, the answer is 15.", "15"),
+        ("The answer is A) 18", "A) 18"),
+        ("The answer is: Saturday", "Saturday"),
     ],
 )
 def test_answers_behind_words(text, answer):
@@ -354,3 +448,35 @@ def test_a_word_alone_is_an_answer_but_a_sentence_is_not():
         assert reference_answer(answer) == answer
     for text in ("She sold half of them.", "no idea", ""):
         assert reference_answer(text) is None
+
+
+def test_numbers_between_chinese_words():
+    for text, number in (("所以，一共有18个苹果。", "18个苹果"), ("答：小明有18元。", "18元"), ("不到18个。", None)):
+        found = find_answer(text)
+        assert (found and found.text) == number
+
+
+ENDLESS = [
+    ("\\sin(x+y)=\\sin x+\\sin y", "\\cos(x+y)=\\cos x+\\cos y"),
+    ("\\sin^{99} x", "\\cos^{99} x"),
+    ("x^5 + \\sqrt{x}+\\sqrt[3]{x} = 7", "x^5 + \\sqrt{x}+\\sqrt[3]{x} = 8"),
+    ("||||x|-1|-2|-3|=1", "||||x|-1|-2|-3|=2"),
+    ("\\binom{x}{99}=1", "\\binom{x}{98}=1"),
+    ("(\\sin x+\\cos x+\\tan x)^{12}", "(\\sin x+\\cos x)^{12}"),
+    ("2^x+3^x+5^x=10", "2^x+3^x+5^x=11"),
+    ("0." + "3" * 30_000, "5"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ENDLESS, ids=range(len(ENDLESS)))
+def test_what_has_no_end_is_not_computed(one, other):
+    started = time.process_time()
+    assert not same_answer(one, other)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("text", ["\\boxed{", "the answer is "])
+def test_a_number_without_end_is_read_in_no_time(text):
+    started = time.process_time()
+    find_answer(text + "1" * 30_000)
+    assert time.process_time() - started < 5

@@ -45,8 +45,8 @@ def tiny_qwen_config(**changes) -> QwenConfig:
 
 def tiny_model(preset: str, *, trained: bool = True, **changes) -> QwenTRM:
     """A model of random weights; unless `trained`, its recursion is as a new run starts it."""
-    # Copies, because a training that is given them deletes what it is done with.
-    return jax.tree.map(jnp.copy, _tiny_model(preset, trained, tuple(changes.items())))
+    # Copies, because a training that is given them deletes what it is done with, and where the mesh of this moment has them.
+    return jax.tree.map(jnp.array, _tiny_model(preset, trained, tuple(changes.items())))
 
 
 @functools.cache
@@ -54,7 +54,8 @@ def _tiny_model(preset: str, trained: bool, changes: tuple[tuple[str, Any], ...]
     backbone = randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=1)
     config = TRMConfig.preset(preset, **(dict(latent_updates=2, recursions=2, supervision_steps=3) | dict(changes)))
     trm = new_trm(backbone, config, seed=2)
-    return QwenTRM(backbone, randomize(trm, seed=3) if trained else trm)
+    model = QwenTRM(backbone, randomize(trm, seed=3) if trained else trm)
+    return jax.tree.map(np.asarray, model)
 
 
 def random_tokens(shape, seed: int = 0, high: int = 60) -> np.ndarray:

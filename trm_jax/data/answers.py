@@ -11,23 +11,32 @@ from typing import Literal, NamedTuple
 
 from trm_jax.data.mathematics import is_mathematics, same_mathematics
 from trm_jax.data.plain_numbers import SYMBOL, last_number, parse_number, parse_quantity, undressed
-from trm_jax.data.units import may_be_the_same_unit
+from trm_jax.data.units import is_unit, may_be_the_same_unit
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 NEXT_QUESTION = re.compile(
     r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
 )  # a model may go on with one
 STATED = re.compile(
-    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]|答案?(?:是|为|：|:))(?:\*\*)?\s*"
-    r"(?:(?:option|choice) (?=\W?[A-Ja-j]\b))?(\S[^\n]*)",
+    r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]"
+    r"|答案?(?:是|为)?[：:]|答案(?:是|为)|选[：:]?(?=\s*[A-J](?![A-Za-z])))"
+    r"(?:\*\*)?\s*(?:(?:option|choice) (?=\W?[A-Ja-j]\b))?(?=(\S[^\n]{0,300}))",  # looked at, since another may follow
     re.IGNORECASE,
 )
 HEADING = re.compile(r"(?:step|part|case|section|question|problem|solution|note)s?\b|\d+[.):]\s+\D", re.IGNORECASE)
 THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
-NAMED = re.compile(rf"[\s$]*({SYMBOL})\s*=")
+LONGEST = 2000  # characters of two answers; longer ones are the same only if their texts are
+UNIT_BEHIND = re.compile(r"(.*?[^\d\s].*?)\s*\\(?:text|mathrm|textrm|mbox)\s*\{[~\s]*([A-Za-z ]+)\}(\^\{?[23]\}?)?\s*")
+NAMED = re.compile(rf"[\s$]*({SYMBOL}|[A-Z]{{2,3}}|[a-z]{{2}}|[a-z]\(\w+\)|\([a-z](?:, ?[a-z])+\))\s*=")
 WORD = re.compile(r"\b(?:[A-Za-z][a-z]+|[A-Z]{4,}|YES|NO|[AP]M)\b")  # AB and ab may be two products
 TIME = re.compile(r"[012]?\d:[0-5]\d(?: ?[AaPp][Mm])?")
-CHOICE = re.compile(r"\(?([A-Ja-j])\)?")
+CHOICE = re.compile(r"\(?([A-HJa-hj])\)?")
+CHOSEN = re.compile(r"\(?([A-HJ])(?:[.):]+) ?(\S.*)")  # with what it says, as (B) 12
+WORDS = re.compile(
+    r"(?:yes|no|true|false|even|odd|(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|june|july"
+    r"|august|september|october|november|december)",
+    re.IGNORECASE,
+)
 
 
 class FinalAnswer(NamedTuple):
@@ -102,6 +111,16 @@ def same_answer(found: str | None, expected: str | None) -> bool:
     """
     if found is None or expected is None:
         return False
+    if len(found) + len(expected) > LONGEST:
+        return found.strip() == expected.strip() != ""
+    choices = [CHOSEN.fullmatch(undressed(text)) for text in (found, expected)]
+    if (choices[0] is None) != (choices[1] is None):  # (B) 12 is B
+        found, expected = (
+            choice[1] if choice else text for choice, text in zip(choices, (found, expected), strict=True)
+        )
+    (found, one_unit), (expected, other_unit) = map(_formula_and_unit, (found, expected))
+    if not may_be_the_same_unit(one_unit, other_unit):
+        return False
     names = {re.sub(r"[{}]", "", name[1]) for name in map(NAMED.match, (found, expected)) if name}
     if len(names) > 1:  # x = 5 is not y = 5
         return False
@@ -111,6 +130,14 @@ def same_answer(found: str | None, expected: str | None) -> bool:
     if one is other is None and _words_of(found) == _words_of(expected) != "":
         return True
     return same_mathematics(found, expected)
+
+
+def _formula_and_unit(answer: str) -> tuple[str, str]:
+    """A formula without the unit that stands behind it, which is no number's, and the unit."""
+    behind = UNIT_BEHIND.fullmatch(answer)
+    if not behind or not is_unit(behind[2]) or not is_mathematics(behind[1]):
+        return answer, ""
+    return behind[1], behind[2] + (behind[3] or "")
 
 
 def majority(answers: Sequence[str | None]) -> int:
@@ -128,7 +155,7 @@ def _is_answer(text: str) -> bool:
     return (
         parse_number(text) is not None
         or any(map(is_mathematics, (text, plain)))
-        or any(form.fullmatch(plain) for form in (CHOICE, TIME))
+        or any(form.fullmatch(plain) for form in (CHOICE, CHOSEN, TIME, WORDS))
     )
 
 

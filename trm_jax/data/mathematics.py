@@ -14,9 +14,14 @@ DEEPEST = 5  # brackets within each other
 LARGEST_EXPONENT = 99
 LARGEST_EXPONENT_OF_A_SUM = 12  # behind a bracket: it is multiplied out
 MOST_LETTERS, SMALL_EXPONENT = 3, 3  # with more letters a sum has an exponent that is no larger
-LARGEST_DEGREE = 12  # of an equation, which is solved
+LARGEST_DEGREE = 6  # of an equation, which is solved
+# In an equation, what math-verify solves for hours, or wrongly: it passes |x| + |y| = 2 for |x - 1| + |y| = 2.
+UNSOLVED = re.compile(r"\||\\(?:sqrt|sin|cos|tan|log|ln|binom)(?![A-Za-z])|\^\{?-?[A-Za-z]")
+FUNCTION = re.compile(r"\\(?:sin|cos|tan|log|ln)(?![A-Za-z])")
 
 MIRRORED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
+RELATION = re.compile(r"\\(?:leq|geq|ne)(?![A-Za-z])")
+JOINED = re.compile(r",? ?(?:\\text ?\{ ?(?:and|or) ?\}|\b(?:and|or)\b) ?")
 SPELLINGS = [
     (r"\\\\", r"\\cr "),  # ends a matrix's row, and is not the beginning of another command
     (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
@@ -41,7 +46,8 @@ SPELLINGS = [
     (r"\\log_(?:\{(\d{1,2})\}|(\d)) ?", r"\\log_{\1\2}"),
     (r"\^\{(-?)\\frac\{(\d+)\}\{(\d+)\}\}", r"^{\1\2/\3}"),
     (r"\^(-\d{1,2}|\d{2})(?!\d)", r"^{\1}"),
-    (r",? ?(?:\\text ?\{ ?(?:and|or) ?\}|\b(?:and|or)\b) ?", ", "),
+    (r"^[^<>]*$", lambda m: m[0] if RELATION.search(m[0]) else JOINED.sub(", ", m[0])),  # 1 and 2
+    (r"^(?:[A-Za-z]_(?:\w|\{\w+\})|\([a-z](?:, ?[a-z])+\)) ?= ?(?=[^=]*$)", ""),  # a_n =, (x, y) =
     # x = 1, x = 2
     (r"^(([A-Za-z]) ?= ?[^,=]+)((?:, ?\2 ?= ?[^,=]+)+)$", lambda m: m[1] + re.sub("[A-Za-z] ?= ?", "", m[3])),
     (r"^([A-Za-z] ?= ?)?([^,;=<>]*?)\\pm ?([^,;=<>]+)$", lambda m: _both_signs(*m.groups(""))),
@@ -67,12 +73,14 @@ REFUSED = re.compile(
     r"|\^ ?(?!(?:[\dA-Za-z](?!\d)|\{[-+/\dA-Za-z]{1,8}\})(?! ?[\^!]))"  # exponents that are more than a small sum
     r"|(?<!\d)!|\d{3,}!|! ?[!^]|\\infty ?\^|\\binom(?! ?\{(?:\d{1,2}|[a-z])\} ?\{\d{1,2}\})"
     r"|[-+*/^=<>(\[{] ?$|^[*/=^]"  # a part of a formula
-    r"|\\frac ?\d|/ ?\d+ ?[A-Za-z(]"  # \frac123; 1/3x, which is x/3 to some and 1/(3x) to others
+    r"|\\frac ?\d|/ ?\d+ ?(?:[A-Za-z(]|\\(?:pi|sqrt|theta|alpha|beta))"  # \frac123; 1/3x may be x/3 or 1/(3x)
+    r"|\\(?:sin|cos|tan|log|ln)\^\{?\d\d|\\binom\{[a-z]\}\{\d\d\}"  # expanded, these have no end
 )
 NAMES = [r"[A-Za-z](?: ?\( ?[a-z] ?\))? ?= ?(?=[^=]*$)", r"[A-Za-z] ?\\in ?"]  # what is before an answer only names it
 NUMBER = r"[^A-Za-z<>=,]*"
 INTERVAL = re.compile(r"([(\[])([^,]+),([^,]+)([)\]])")
 BOUND = re.compile(rf"([a-z]) ?(<|>|\\leq|\\geq) ?({NUMBER})")
+BOUNDS = re.compile(rf"({NUMBER}?) ?(<|\\leq) ?[a-z] ?(<|\\leq) ?({NUMBER})")
 
 
 def _both_signs(name: str, left: str, right: str) -> str:
@@ -93,23 +101,38 @@ def same_mathematics(found: str, expected: str) -> bool:
     if one is None or other is None:
         return False
     for name in NAMES:
-        if (re.match(name, one) is None) != (re.match(name, other) is None):  # both keep theirs: x = 1 is not y = 1
-            one, other = re.sub(name, "", one), re.sub(name, "", other)
+        found = re.match(name, one), re.match(name, other)
+        if (
+            found[0] and "=" not in other
+        ):  # x = 1 is 1, but not y = 1, and y = x is no longer that where an equation is meant
+            one = one[found[0].end() :]
+        elif found[1] and "=" not in one:
+            other = other[found[1].end() :]
     if INTERVAL.fullmatch(one) or INTERVAL.fullmatch(other):
         one, other = _as_interval(one), _as_interval(other)
+    if _letters(one) != _letters(other) or ("=" in one and UNSOLVED.search(one + other)):
+        return False
     if _shape(one) != _shape(other) or not _same_case(one, other) or not _same_repeats(one, other):
         return False
     return _verified(one, other)
 
 
+def _letters(formula: str) -> set[str]:
+    """The variables of a formula."""
+    return set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", formula))
+
+
 def _same_case(one: str, other: str) -> bool:
     """Whether no letter is large in one and small in the other; math-verify takes N for n."""
-    letters = [set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", formula)) for formula in (one, other)]
+    letters = _letters(one), _letters(other)
     return all(letter.swapcase() not in letters[1] - letters[0] for letter in letters[0] - letters[1])
 
 
 def _as_interval(formula: str) -> str:
-    """The interval that a bound like x > 2 stands for; another formula as it is."""
+    """The interval that a bound like x > 2, or two, stand for; another formula as it is."""
+    if bounds := BOUNDS.fullmatch(formula):
+        low, opens, closes, high = bounds.groups()
+        return f"{'(' if opens == '<' else '['}{low},{high}{')' if closes == '<' else ']'}"
     bound = BOUND.fullmatch(formula)
     if not bound:
         return formula
@@ -132,6 +155,11 @@ def _formula(text: str) -> str | None:
         return None
     for pattern, replacement in SPELLINGS:
         text = re.sub(pattern, replacement, text)
+    if re.search(r"[\d\\^+/=]", text):  # else it may be a word
+        # math-verify would take letters behind a space for a unit, and leave them out: 5 t would be 5.
+        text = re.sub(r"(?<=\d) (?=[A-Za-z](?![A-Za-z]))", "", text)
+        text = re.sub(r"(?<![A-Za-z\\])(?<!\d )[a-z]{2,3}(?![A-Za-z{])", lambda m: r"\cdot ".join(m[0]), text)
+        text = re.sub(r"(?<![A-Za-z\\])([A-Za-z]) (?=[A-Za-z](?![A-Za-z]))", r"\1\\cdot ", text)
     if not FORMULA.fullmatch(text) or REFUSED.search(text) or not re.search(r"[\dA-Za-z]", text):
         return None
     return text if _is_small(text) else None
@@ -149,10 +177,12 @@ def _is_small(formula: str) -> bool:
         largest = max(largest, size)
         if size > LARGEST_EXPONENT:
             return False
-    letters = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", formula))
+    letters = _letters(formula)
     if len(letters) > MOST_LETTERS and product > SMALL_EXPONENT:
         return False
-    if "=" in formula and letters and largest > LARGEST_DEGREE:
+    if "=" in formula and letters and (largest > LARGEST_DEGREE or product > LARGEST_DEGREE):
+        return False
+    if FUNCTION.search(formula) and product > SMALL_EXPONENT:
         return False
     return depth == 0 and deepest <= DEEPEST and product <= LARGEST_EXPONENT_OF_A_SUM
 

@@ -7,11 +7,24 @@ is in no list makes the text no number, because a wrong answer could otherwise b
 import re
 import unicodedata
 from fractions import Fraction
-from itertools import pairwise
 from typing import NamedTuple
 
-LONGEST = 200  # characters of an answer; a longer one is not read as a number
+from trm_jax.data.number_words import (
+    JOINING_WORDS,
+    PART_WORDS,
+    SCALES,
+    WORD,
+    changes,
+    in_digits,
+    is_changed,
+    is_touched,
+    words_of,
+)
 
+LONGEST = 200  # characters of an answer; a longer one is not read as a number
+LONGEST_LINE = 2000  # characters, of which the last are looked at for a number
+
+NO_FACTOR = r"(?![A-Za-z(^_]|\s*\\(?:pi|sqrt|cdot|times|frac|sin|cos|tan|log|ln|theta|alpha|beta)(?![A-Za-z]))"
 GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|rho|sigma|phi|varphi|omega)(?![A-Za-z])"
 SYMBOL = rf"\\angle ?[A-Z]{{1,3}}|(?:{GREEK}|[A-Za-z])(?:_(?:\w|\{{\w+\}}))?"  # that an answer may be named by
 # What is taken off, or written in one way, in this order.
@@ -26,12 +39,13 @@ DRESS = [
     (r"!(?=\$|\\[)\]])", "^!"),  # at the end of a formula it is a factorial, not an exclamation
     (r"(?<![\w)}])\*\*|\*\*(?![\w({\\-])", ""),  # bold in Markdown
     (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|underline|ang)\s*\{([^{}]*)\}", r" \1"),
-    (rf"^[\s$]*(?:m ?)?(?:{SYMBOL}) ?=", "x ="),
+    (rf"^[\s$]*(?:m ?)?(?:{SYMBOL}|[a-z]\(\w+\)) ?=", "x ="),
     (r"\b([APap])\. ?([Mm])\b", r"\1\2"),  # a.m.
     (r"\bsq\. ?(?=[a-z])", "sq "),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"(?<=\d)\s*(?=\\frac)", " "),  # 2\frac12
-    (r"\\frac\s*(?:\{(-?[\d., ]*)\}|(\d))\s*(?:\{([\d., ]*)\}|(\d))", r"\1\2/\3\4 "),
+    (rf"(?<!\^)(?<!sqrt)\\frac\s*(?:\{{(-?[\d., ]*)\}}|(\d))\s*(?:\{{([\d., ]*)\}}|(\d)){NO_FACTOR}", r"\1\2/\3\4 "),
+    (r"(?<=[A-Za-z])\s*/\s*(?=[A-Za-z])", "/"),
     (r"(?:\^\s*\{?\s*\\circ\s*\}?|°)(?:\s*[CF]\b)?", " "),  # degrees
     (r"\\(?:[,;: ()\[\]]|left(?![a-z])|right(?![a-z])|q?quad(?![a-z]))|~", " "),
     (r"(?<=[\d.,])(?:\\?[%$€£])+(?=[.,]?\d)", " "),  # 5$6 is not 56
@@ -46,49 +60,31 @@ DRESS = [
     (r"^ | $|(?<=\w)[.,]+ ?$|\.$", ""),
 ]
 
-SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-# Words that change the value of the number beside them: other numbers, fractions, operations, bounds and denials.
-NUMBER_WORDS = frozenset(
-    "lakh crore mil mille millón millones mln mn bn tn mio mrd milliard milliarden myriad"
-    " half halve third fourth fifth sixth seventh eighth ninth tenth hundredth thousandth".split()
-).union(SCALES, SMALL, TENS)
-OPERATION_WORDS = frozenset(
-    "plus minus negative times divided multiplied twice double triple squared cubed factorial root sqrt mod modulo log ln"
-    " sin cos tan pi below opposite negation inverse reciprocal thrice doubled halved tripled multiple binary choose".split()
-)
-DENIALS = frozenset("than or not never except none neither nor cannot impossible false wrong incorrect untrue".split())
-# Bounds and scales that count only directly beside the number: the price before tax may be 5.
-BOUNDS = frozenset("above over under beneath beyond within near down up but excluding without".split())
-DIRECTLY_BEFORE = BOUNDS.union(
-    "no non least most nearly almost between besides unlike past after before until less fewer".split(), ["up to"]
-)
-DIRECTLY_BEHIND = BOUNDS.union("and gross score grand mega giga tera too".split(), ["at least", "at most"])
-PART_WORDS = frozenset("quarter quarters square cube pair pairs".split())  # only before "of": 5 quarters may be coins
-JOINING_WORDS = frozenset("and a an point over by of".split())  # 5 and a half, 5 point five, 5 over two
-
-WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
 DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"  # commas group by three
 BEFORE = rf"(?:{WORD}(?:[.,:;?!]* |:))*['\"“‘]*"
 # Greek letters are variables, and for other scripts than Latin and Chinese no number words are listed.
 LATIN = r"[A-Za-zÀ-ÖØ-öø-ɏ]"
-UNIT = rf"(?:{LATIN}{{2,}}(?:['’]{LATIN}+)?|[mglLshd]|a(?= )|[\u3400-\u9fff]+)(?:\^[23])?"
+# Of two letters these alone are units or words; others are products, as xy.
+SHORT = (
+    "cm|mm|km|dm|kg|mg|ml|mL|cl|dl|ft|in|oz|lb|hr|am|pm|AM|PM|mi|yd|sq|mo|yr|KB|MB|GB|TB|kW|Hz|pi|mn|bn|tn"
+    "|of|to|by|on|at|as|is|it|he|us|or|up|no"
+)
+WORDLIKE = rf"(?:{LATIN}{{3,}}|(?:{SHORT})(?!{LATIN}))(?:['’]{LATIN}+)?"
+UNIT = rf"(?:{WORDLIKE}|[mglLshd]|a(?= )|[\u3400-\u9fff]+)(?:\^[23])?"
 GLUED = rf"(?:{LATIN}{{4,}}|[\u3400-\u9fff]+"  # behind a number without a space
 GLUED += r"|(?:[gl]L?|L|[mck]m|[mk]g|m[lL]|ft|in|lbs?|oz|hrs?|min|sec|day|[mk]ph|am|pm)(?!\w))"
 QUANTITY = re.compile(
     rf"(?P<before>{BEFORE})(?P<sign>- ?)?(?:(?P<whole>\d+) (?=[^/]*/))?(?P<top>{DIGITS})"
     rf"(?: ?/ ?(?P<bottom>{DIGITS})|e(?P<power>-?\d{{1,2}}))?"
-    rf"(?P<behind>(?:{GLUED}(?:\^[23])?)?(?:(?:[,;]? ?!? |/)\(?{UNIT}\)?)*)(?P<end>[.,;?!'\"”’]*)"
+    rf"(?P<behind>(?!! )(?:{GLUED}(?:\^[23])?)?(?:(?:[,;]? ?!? |/)\(?{UNIT}\)?)*)(?P<end>[.,;?!'\"”’]*)"
 )
 NAME = re.compile(rf"(?:{WORD}[.:'()]* ?)*")  # before an equals sign
 CALCULATION = re.compile(
     rf"(?:[^:\d=]*: ?(?=[\d(\[{{√\\-])|(?:{WORD} )*(?=\d)|)"
     r"(?:[-+*/×÷·^!()\[\]{}.,\d ]|\\times|\\cdot|\\div|\\sqrt)*(?<![-+*/×÷·^(\[{]) ?"
 )
+CHANGED_IN_CHINESE = re.compile("[成折半余多]|以[上下内外]")
+THOUSANDS = re.compile(r" ?(?:[kKmMbB]|MM)")  # of dollars
 
 
 class Quantity(NamedTuple):
@@ -96,16 +92,6 @@ class Quantity(NamedTuple):
 
     value: Fraction
     unit: str
-
-
-def _spelled_number() -> re.Pattern:
-    unit, small, tens = ("|".join(words) for words in (SMALL[1:10], SMALL, TENS))
-    below_100 = rf"(?:(?:{tens})(?:[- ](?:{unit}))?|(?:{small}))"
-    below_1000 = rf"(?:(?:{unit}) hundred(?:(?: and)? {below_100})?|{below_100})"
-    return re.compile(rf"{below_1000}(?:,? (?:thousand|million)(?:,? {below_1000})?)?(?![\w-])", re.IGNORECASE)
-
-
-SPELLED = _spelled_number()
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -123,17 +109,22 @@ def parse_quantity(text: str) -> Quantity | None:
 
     Example: `parse_quantity("18\\text{ eggs}").unit.strip()` is `"eggs"`.
     """
-    signs = _unit_signs(text)
-    text = undressed(text)
+    if len(text) > 5 * LONGEST:
+        return None
+    signs, text = _unit_signs(text), undressed(text)
     if len(text) > LONGEST:
         return None
     *steps, last = (side.strip() for side in text.split("="))
     if not all(_is_step(step) for step in steps):
         return None
     last = re.sub(r"^(?:\(([^(){}\[\],]*)\)|\{([^(){}\[\],]*)\})$", r"\1\2", last).strip()  # (1,2) may be a point
-    if not re.search(r"\d", last):
-        last = SPELLED.sub(lambda spelled: str(_value_of_words(spelled[0])), last, count=1)
+    if not re.search(r"\d|quarter", last):
+        last = in_digits(last)
     match = QUANTITY.fullmatch(last)
+    if match and (
+        CHANGED_IN_CHINESE.search(match["behind"]) or ("$" in signs and THOUSANDS.fullmatch(match["behind"]))
+    ):
+        return None
     value = match and _value(match)
     return None if value is None else Quantity(value, f"{signs} {match['behind']}")
 
@@ -141,22 +132,9 @@ def parse_quantity(text: str) -> Quantity | None:
 def _unit_signs(text: str) -> str:
     """The signs of currency, percent and degrees in an answer as it stands; dollars in pairs enclose a formula."""
     text = text.replace("\\circ", "°")
-    signs = re.findall(r"[€£₹¢%°]", text) + re.findall(r"°\W*(?:text\s*\{\s*)?([CF])\b", text)
+    signs = re.findall(r"[€£₹¢¥₩₽%°]", text) + re.findall(r"°\W*(?:text\s*\{\s*)?([CF])\b", text)
     dollars = text.count("\\$") or text.count("$") % 2
     return " ".join(["$"] * dollars + signs)
-
-
-def _value_of_words(spelled: str) -> int:
-    """The value of words like twelve thousand five hundred and six."""
-    value = part = 0
-    for word in _words(spelled):
-        if word == "hundred":
-            part *= 100
-        elif word in SCALES:
-            value, part = value + part * SCALES[word], 0
-        elif word != "and":
-            part += SMALL.index(word) if word in SMALL else 10 * (TENS.index(word) + 2)
-    return value + part
 
 
 def _repeating(whole: str, decimals: str, period: str) -> str:
@@ -167,12 +145,12 @@ def _repeating(whole: str, decimals: str, period: str) -> str:
 
 def _value(match: re.Match) -> Fraction | None:
     """The value of a number with its scale; None if a word around it changes it, or if it is no fraction."""
-    before, behind = _words(match["before"]), _words(match["behind"])
+    before, behind = words_of(match["before"]), words_of(match["behind"])
     if before and (len(before[-1]) == 1 and match["before"][-2:].strip() not in ("a", "A", "I")):
         return None  # the last letter may be a variable, and the text a product
     if match["end"].startswith("!") and not behind:
         return None
-    if DIRECTLY_BEFORE & {*before[-1:], " ".join(before[-2:])} or DIRECTLY_BEHIND & {*behind[:1], " ".join(behind[:2])}:
+    if is_touched(before, behind):
         return None
     value = Fraction(match["top"].replace(",", "")) * Fraction(10) ** int(match["power"] or 0)
     if match["bottom"]:
@@ -185,34 +163,14 @@ def _value(match: re.Match) -> Fraction | None:
     value = (value + int(match["whole"] or 0)) * (-1 if match["sign"] else 1)
     while behind and behind[0].removesuffix("s") in SCALES:
         value *= SCALES[behind.pop(0).removesuffix("s")]
-    return None if _is_changed([*before, "#", *behind]) else value
+    return None if is_changed([*before, "#", *behind]) else value
 
 
 def _is_step(side: str) -> bool:
     """Whether a side before an equals sign is a name or a calculation; with unknowns in it, it would be an equation."""
-    if _is_changed(_words(side)):
+    if is_changed(words_of(side)):
         return False
     return NAME.fullmatch(side) is not None or (CALCULATION.fullmatch(side) is not None and any(map(str.isdigit, side)))
-
-
-def _words(text: str) -> list[str]:
-    return [word.casefold() for word in re.findall(rf"(?<!\\){WORD}", text)]
-
-
-def _changes(word: str) -> bool:
-    """Whether this word changes the value of a number beside it."""
-    if not NUMBER_WORDS.isdisjoint((word, word.removesuffix("s"))) or "illion" in word:
-        return True
-    return word in OPERATION_WORDS or word in DENIALS or word.replace("’", "'").endswith("n't")
-
-
-def _is_changed(words: list[str]) -> bool:
-    """Whether one of the words around a number, which stands as #, changes its value."""
-    return any(
-        (word in PART_WORDS and after == "of")
-        or (_changes(word) and not (word == "times" and after in ("", "a", "an", "as")))  # 3 times a day
-        for word, after in pairwise([*words, ""])
-    )
 
 
 def last_number(line: str) -> str | None:
@@ -221,6 +179,9 @@ def last_number(line: str) -> str | None:
     The pieces between spaces are looked at; what an operation, a number word or a variable ties to the number is part
     of the expression, which is then a number as a whole or none.
     """
+    if len(line) > LONGEST_LINE:
+        line = line[-LONGEST_LINE:].partition(" ")[2]
+    line = re.sub(r"(?<=[\u3400-\u9fff，。：；])(?<![负第过于到近])(?=[-$¥]?\d)", " ", line)
     line = re.sub(r" — (?=[^\W\d])", "; ", line)  # a dash before a word is no minus
     line = re.sub(r"^[-*+•] ", "", undressed(line))  # nor is a list's bullet
     pieces = line.replace("=", " = ").split()
@@ -258,9 +219,9 @@ def _is_joined(left: str, right: str) -> bool:
     if left[-1] in ".,:;?!)" or right[0] in "('\"":
         return False
     word = right.strip(".,:;?!").casefold()
-    if word in JOINING_WORDS or left == "of" or _changes(word) or word in PART_WORDS:
+    if word in JOINING_WORDS or left == "of" or changes(word) or word in PART_WORDS:
         return True
-    if _has_number(right) and (_has_number(left) or _changes(left.casefold())):
+    if _has_number(right) and (_has_number(left) or changes(left.casefold())):
         return True
     return any(len(one) == 1 and one.isalpha() and one not in "aAI" for one in (left, word))
 
@@ -275,4 +236,6 @@ def undressed(text: str) -> str:
     for pattern, replacement in DRESS:
         text = re.sub(pattern, replacement, text)
     # A numeral that is no plain digit, like ½, ² or 万, is an operation.
-    return "".join(one if one.isascii() or unicodedata.numeric(one, None) is None else "^" for one in text).strip()
+    return "".join(
+        f"^{one}" if not one.isascii() and unicodedata.numeric(one, None) is not None else one for one in text
+    ).strip()

@@ -43,8 +43,9 @@ SPELLINGS = [
 NAMES = {spelling: name for name, *others in SPELLINGS for spelling in others}
 RATES = {"mph": "mile per hour", "kmh": "km per hour", "kph": "km per hour"}
 POWERS = {"square": "^2", "sq": "^2", "cubic": "^3"}
-FILLERS = frozenset("a an the of on to each total".split())
+FILLERS = frozenset("a an the of on to each total per".split())
 IDEOGRAMS = r"[\u3400-\u9fff]"
+MEASURES = re.compile("(?:平方|立方)?(?:千米|厘米|毫米|分米|米)|千克|毫克|克|吨|毫升|升|小时|分钟|秒|天|元|角|分|度")
 
 
 def may_be_the_same_unit(one: str, other: str) -> bool:
@@ -54,8 +55,20 @@ def may_be_the_same_unit(one: str, other: str) -> bool:
 
     Example: `may_be_the_same_unit("5 dollars", "5 cents")` is False.
     """
+    measures = [found[0] for found in map(MEASURES.search, (one, other)) if found]
+    if len(set(measures)) > 1:
+        return False
     latin, chinese = zip(*map(_units, (one, other)), strict=True)
     return all(a <= b or b <= a for a, b in (latin, chinese))
+
+
+def is_unit(text: str) -> bool:
+    """Whether all words of a text are names of measures, as in `square cm`. Example: `is_unit("cubic inches")` is True."""
+    known = {*NAMES, *NAMES.values(), *POWERS, "unit", "radian", "per"}
+    return all(
+        word in known or word.removesuffix("s") in known or word.removesuffix("es") in known
+        for word in text.casefold().split()
+    )
 
 
 def _units(answer: str) -> tuple[set[str], set[str]]:
@@ -63,10 +76,10 @@ def _units(answer: str) -> tuple[set[str], set[str]]:
     text = answer.casefold()
     for word, names in RATES.items():
         text = re.sub(rf"\b{word}\b", names, text)
-    text = re.sub(r"(\b[^\W\d]+|¢) ?/ ?", r"\1 per ", text)
+    text = re.sub(r" ?/ ?", " per ", text)
     text = re.sub(r"\b(square|sq|cubic)\.? ([^\W\d_]+)", lambda found: f"{found[2]}{POWERS[found[1]]}", text)
     units = set()
-    for word, power in re.findall(rf"((?!{IDEOGRAMS})[^\W\d_]+|[¢$€£₹%°])(\^[23])?", text):
+    for per, word, power in re.findall(rf"(\bper )?((?!{IDEOGRAMS})[^\W\d_]+|[¢$€£₹¥₩₽%°])(\^[23])?", text):
         one = word if len(word) < 3 or word.endswith("ss") else word.removesuffix("s")
-        units.add((NAMES.get(word) or NAMES.get(one, one)) + power)
+        units.add(per + (NAMES.get(word) or NAMES.get(one, one)) + power)
     return units - FILLERS, set(re.findall(IDEOGRAMS, text))

@@ -111,13 +111,17 @@ def _answers(
         texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
         return GradedAnswer.grade(own[place], rows[own[place]], texts, completions, seconds=0.0)
 
-    finished = by_question(generate([prompts[index] for index in own]), samples)
-    graded = (grade(*question) for question in finished)
+    graded = (grade(*question) for question in by_question(generate([prompts[index] for index in own]), samples))
     others = len(prompts) - len(own)
+    return _timed(
+        of_all(graded, others, GradedAnswer.to_json, lambda values: GradedAnswer.from_json(values, "a process"))
+    )
+
+
+def _timed(answers: Iterator[GradedAnswer]) -> Iterator[GradedAnswer]:
+    """The answers with the seconds between the end of each and that of the one before."""
     ended = time.perf_counter()
-    for answer in of_all(
-        graded, others, GradedAnswer.to_json, lambda values: GradedAnswer.from_json(values, "a process")
-    ):
+    for answer in answers:
         before, ended = ended, time.perf_counter()
         yield dataclasses.replace(answer, seconds=ended - before)
 
