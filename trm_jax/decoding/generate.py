@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from trm_jax.config import QwenConfig
 from trm_jax.decoding.room import Room
-from trm_jax.decoding.rows import Request, Rows
+from trm_jax.decoding.rows import Request, Rows, require_prompts
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling
 from trm_jax.decoding.shapes import CAPACITY_STEP, padded_length, round_up
 from trm_jax.decoding.step import DecodeConfig
@@ -109,7 +108,7 @@ def generate_each(
     if not prompts:
         return iter(())
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    _check(prompts, limits, model.backbone.config)
+    require_prompts(prompts, limits, model.backbone.config)
     if batch_size is not None and batch_size < samples:
         raise GenerationError(f"{samples} samples of a prompt need as many rows; the batch has {batch_size}")
     model = for_decoding(model)
@@ -138,21 +137,3 @@ def _run(rows: Rows, requests: Mapping[int, Request]) -> Iterator[Completion]:
         for found in rows.advance(wanted):
             if found.finished:
                 yield Completion(found.request, found.sample, found.tokens.tolist(), found.steps.tolist())
-
-
-def _check(prompts: Sequence[Sequence[int]], limits: Sequence[int], config: QwenConfig) -> None:
-    if any(len(prompt) == 0 for prompt in prompts):
-        raise GenerationError("every prompt needs at least one token")
-    if min(limits) < 1:
-        raise GenerationError(f"max_new_tokens is {min(limits)}; it must be at least 1")
-    longest, most = max(map(len, prompts)), max(limits)
-    if longest + most > config.max_length:
-        raise GenerationError(
-            f"a prompt of {longest:,} tokens and {most:,} new ones are more than the {config.max_length:,} of the backbone: "
-            "give shorter prompts, or fewer new tokens (--max-new-tokens)"
-        )
-    highest, vocab_size = max(map(max, prompts)), config.vocab_size
-    if highest >= vocab_size or min(map(min, prompts)) < 0:
-        raise GenerationError(
-            f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"
-        )

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trm_jax.config import QwenConfig
 from trm_jax.decoding.room import PREFILL_ROWS
-from trm_jax.decoding.sampling import GREEDY, Sampling, row_key
+from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling, row_key
 from trm_jax.decoding.shapes import coarse_capacity, pad_prompts, power_of_two, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,
@@ -35,6 +36,28 @@ class Request:
     limit: int  # tokens of a completion, at most
     sampling: Sampling = GREEDY
     samples: int = 1  # completions; the prompt is read once for all of them
+
+
+def require_prompts(prompts: Sequence[Sequence[int]], limits: Sequence[int], config: QwenConfig) -> None:
+    """Raises GenerationError unless these prompts, each with at most `limits` new tokens, can be read into one batch.
+
+    Example: `require_prompts([[1, 2, 3]], [64], model.backbone.config)`.
+    """
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise GenerationError("every prompt needs at least one token")
+    if min(limits) < 1:
+        raise GenerationError(f"max_new_tokens is {min(limits)}; it must be at least 1")
+    longest, most = max(map(len, prompts)), max(limits)
+    if longest + most > config.max_length:
+        raise GenerationError(
+            f"a prompt of {longest:,} tokens and {most:,} new ones are more than the {config.max_length:,} of the backbone: "
+            "give shorter prompts, or fewer new tokens (--max-new-tokens)"
+        )
+    highest, vocab_size = max(map(max, prompts)), config.vocab_size
+    if highest >= vocab_size or min(map(min, prompts)) < 0:
+        raise GenerationError(
+            f"a prompt holds a token outside the vocabulary of {vocab_size} (the highest is {highest})"
+        )
 
 
 class Progress(NamedTuple):
@@ -69,6 +92,11 @@ class Rows:
     def free(self) -> list[int]:
         """The numbers of the rows that hold nothing."""
         return [row for row, owner in enumerate(self._owners) if owner is None]
+
+    @property
+    def requests(self) -> set[Hashable]:
+        """What the requests that rows hold are called."""
+        return {owner[0] for owner in self._owners if owner is not None}
 
     def read(self, requests: Mapping[Hashable, Request]) -> None:
         """Reads as many requests, by what they are to be called, as there are free rows for all their samples."""
