@@ -17,12 +17,12 @@ texts = st.text(st.sampled_from("ab\n1é苹🍎"), max_size=30)
 
 
 @given(texts, st.lists(st.text(st.sampled_from("ab\n1苹"), min_size=1, max_size=3), max_size=2), st.integers(1, 5))
-def test_the_pieces_are_the_text_before_the_first_stop_string(text, stops, size):
+def test_the_pieces_are_the_text_before_the_stop_string_that_ends_first(text, stops, size):
     tokens, stream = list(text.encode()), TextStream(Bytes(), stops)
     pieces = [stream.add(tokens[start : start + size]) for start in range(0, len(tokens), size)]
-    places = [text.find(stop) for stop in stops if stop in text]
-    assert "".join([*pieces, stream.end()]) == text[: min(places, default=len(text))]
-    assert stream.stopped == bool(places)
+    found = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
+    assert "".join([*pieces, stream.end()]) == text[: min(found, default=(0, len(text)))[1]]
+    assert stream.stopped == bool(found)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 

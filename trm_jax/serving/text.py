@@ -6,7 +6,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of the beginn
 
 
 class TextStream:
-    """Turns tokens into text piece by piece, and stops at the first stop string, whatever tokens it is made of.
+    """Turns tokens into text piece by piece, and stops before the stop string that ends first, whatever tokens it is made of.
 
     What may be the beginning of a stop string, or of a character, is held back until the next tokens tell.
 
@@ -33,9 +33,9 @@ class TextStream:
 
     def _text(self) -> str:
         text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        places = [place for place in map(text.find, self._stops) if place >= 0]
-        self.stopped = bool(places)
-        return text[: min(places, default=len(text))]
+        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
+        self.stopped = bool(found)
+        return text[: min(found)[1]] if found else text
 
     def _send(self, text: str) -> str:
         new, self._sent = text[self._sent :], max(self._sent, len(text))
