@@ -43,7 +43,7 @@ class Options(cli.AnswerOptions, cli.ProcessOptions):
 def main(options: Options) -> None:
     from trm_jax.checkpoints import SavedModel
     from trm_jax.data import own_test_set, question_rows
-    from trm_jax.decoding import decode_config, generate_each
+    from trm_jax.decoding import Sampling, decode_config, generate_each
     from trm_jax.evaluation import evaluate, file_name, settings_of, show_summary, summarize
     from trm_jax.hardware import describe_device
     from trm_jax.model import for_decoding
@@ -63,11 +63,9 @@ def main(options: Options) -> None:
         options.kv_cache,
         head=options.head,
         early_exit=options.early_exit,
-        temperature=options.temperature,
-        top_p=options.top_p,
     )
     max_new_tokens = options.longest(data)
-    draws = {"samples": options.samples, "seed": options.seed}
+    draws = {"samples": options.samples, "sampling": Sampling(options.temperature, options.top_p, options.seed)}
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
     if options.too_long != "wrong":
         settings["too_long"] = options.too_long

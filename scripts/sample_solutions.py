@@ -58,11 +58,11 @@ def main(options: Options) -> None:
     generate = functools.partial(
         generate_each,
         model,
-        config=decode_config(model, head="backbone", temperature=options.temperature, top_p=options.top_p),
+        config=decode_config(model, head="backbone"),
         batch_size=options.batch_size,
         max_new_tokens=max_new_tokens,
         samples=options.samples,
-        seed=options.seed,
+        sampling=Sampling(options.temperature, options.top_p, options.seed),
     )
     longest = model.backbone.config.max_length - max_new_tokens
     answers = evaluate(

@@ -15,7 +15,7 @@ FLOORS = [
     ["data", "model"],
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
-    ["experiments", "benchmark"],
+    ["experiments", "benchmark", "serving"],
     ["gpu_check"],
     ["cli"],
 ]

@@ -70,9 +70,9 @@ def inserting(card: str, size: str, preset: str) -> Compiled:
     model = jax.eval_shape(functools.partial(for_decoding, platform="cuda"), abstract_model(size, preset))
     config = decode_config(model)
     state = jax.eval_shape(lambda: DecodeState.empty(model, config, ROWS, CAPACITY, LONGEST))
-    tokens, of_rows = jnp.zeros((ROWS, PROMPT), jnp.int32), jax.ShapeDtypeStruct((ROWS,), jnp.int32)
+    tokens = jnp.zeros((ROWS, PROMPT), jnp.int32)
     prompts = jax.eval_shape(lambda model: prefill(model, tokens, tokens[:, 0], config), model)
-    placement = Placement(of_rows, of_rows, of_rows, jax.ShapeDtypeStruct((ROWS, 2), jnp.uint32))
+    placement = jax.eval_shape(lambda: Placement.of_prompts(ROWS, 1))
     return Compiled.of(compile_for(CARDS[card], insert, state, prompts, placement, config=config))
 
 
@@ -83,4 +83,4 @@ def decoding(card: str, size: str, preset: str) -> Compiled:
     config = decode_config(model)
     state = jax.eval_shape(lambda: DecodeState.empty(model, config, ROWS, CAPACITY, LONGEST))
     finished = jax.ShapeDtypeStruct((), jnp.int32)
-    return Compiled.of(compile_for(CARDS[card], decode_until, model, state, finished, config=config))
+    return Compiled.of(compile_for(CARDS[card], decode_until, model, state, finished, finished, config=config))

@@ -51,8 +51,7 @@ def started(model, tokens, lengths, config, capacity, longest: int = 8) -> Decod
 
 def placement(count: int, longest: int = 8) -> Placement:
     """Each prompt in the row of its number."""
-    rows = np.arange(count, dtype=np.int32)
-    return Placement(rows, rows, np.full(count, longest, np.int32), np.zeros((count, 2), np.uint32))
+    return Placement.of_prompts(count, longest)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -84,7 +83,7 @@ def test_the_caches_are_taken_over_and_none_is_copied(model, kind):
         program = decode.insert
         args = state, decode.prefill(model, tokens, lengths, config), placement(len(PROMPTS)), config
     elif kind == "until done":
-        program, args = decode.decode_until, (model, state, np.int32(4), config)
+        program, args = decode.decode_until, (model, state, np.int32(4), np.int32(99), config)
     else:
         program, args = decode.decode_step, (model, state, config)
     memory = program.lower(*args).compile().memory_analysis()

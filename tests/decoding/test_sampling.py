@@ -9,8 +9,7 @@ import pytest
 from tests.support.models import random_tokens
 from trm_jax import generate
 from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
-from trm_jax.decoding.sampling import choose, row_key
-from trm_jax.decoding.step import DecodeConfig
+from trm_jax.decoding.sampling import Sampling, choose, row_key
 
 PROBABILITIES = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (4, 9, 6)]
@@ -20,7 +19,9 @@ def draws(temperature: float, top_p: float, count: int = 4000) -> np.ndarray:
     """The share of each of the four tokens."""
     keys = jnp.array([row_key(0, [1, 2], sample) for sample in range(count)])
     logits = jnp.tile(jnp.log(PROBABILITIES), (count, 1))
-    tokens = choose(logits, keys, jnp.zeros(count, jnp.int32), temperature, top_p)
+    tokens = choose(
+        logits, keys, jnp.zeros(count, jnp.int32), jnp.full(count, temperature), jnp.full(count, top_p), draws=True
+    )
     return np.bincount(tokens, minlength=4) / count
 
 
@@ -53,13 +54,11 @@ def test_a_draw_depends_on_its_prompt_seed_and_sample_alone(model):
 def test_samples_of_a_prompt_share_its_prefill(model, monkeypatch):
     """Three different answers each, one reading; the first sample is what is drawn alone."""
     read = []
-    generating = importlib.import_module("trm_jax.decoding.generate")
-    prefill = generating.prefill
-    monkeypatch.setattr(
-        generating, "prefill", lambda m, t, lengths, c: read.extend(lengths) or prefill(m, t, lengths, c)
-    )
-    config = decode_config(model, temperature=1.5, eos_token_ids=[])
-    answers = list(generate_each(model, PROMPTS[:2], [8, 5], config, 4, samples=3, seed=1))
+    rows = importlib.import_module("trm_jax.decoding.rows")
+    prefill = rows.prefill
+    monkeypatch.setattr(rows, "prefill", lambda m, t, lengths, c: read.extend(lengths) or prefill(m, t, lengths, c))
+    config = decode_config(model, eos_token_ids=[])
+    answers = list(generate_each(model, PROMPTS[:2], [8, 5], config, 4, samples=3, sampling=Sampling(1.5, seed=1)))
     assert sorted(map(int, read)) == sorted(map(len, PROMPTS[:2]))
     assert sorted((answer.prompt, answer.sample) for answer in answers) == [(p, s) for p in (0, 1) for s in range(3)]
     assert len({tuple(answer.tokens) for answer in answers}) == 6
@@ -68,9 +67,9 @@ def test_samples_of_a_prompt_share_its_prefill(model, monkeypatch):
 
 
 def test_what_cannot_be_drawn(model):
-    config = decode_config(model, temperature=1.0)
+    config = decode_config(model)
     with pytest.raises(GenerationError, match="5 samples of a prompt need as many rows; the batch has 4"):
         list(generate_each(model, PROMPTS, 4, config, 4, samples=5))
     for wrong in (dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)):
         with pytest.raises(ValueError, match="not above 0 and up to 1"):
-            DecodeConfig(1, 1, "last_pass", "trm", (), **wrong)
+            Sampling(**wrong)

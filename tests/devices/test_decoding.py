@@ -62,9 +62,8 @@ class Decoding:
             self.state = DecodeState.empty(self.model, config, ROWS, CAPACITY, 16)
             prompts = put_rows((np.ones((ROWS, LENGTH), np.int32), np.full(ROWS, LENGTH, np.int32)))
             self.prompts = prefill(self.model, *prompts, config)
-            numbers = np.arange(ROWS, dtype=np.int32)
-            placement = Placement(numbers, numbers, np.full(ROWS, 16, np.int32), np.zeros((ROWS, 2), np.uint32))
-            step = decode_until.lower(self.model, self.state, np.int32(ROWS), config)
+            placement = Placement.of_prompts(ROWS, 16)
+            step = decode_until.lower(self.model, self.state, np.int32(ROWS), np.int32(99), config)
             self.step = Hlo(step.compile().as_text())
             self.insertion = Hlo(insert.lower(self.state, self.prompts, placement, config).compile().as_text())
 

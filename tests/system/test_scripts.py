@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command_line import ROOT, run
 from trm_jax import hardware, load_model
+from trm_jax.demo import problems
 from trm_jax.model import named_weights
 
 room = importlib.import_module("trm_jax.decoding.room")
@@ -192,3 +193,19 @@ def test_a_run_killed_while_it_saves_ends_bit_for_bit_as_one_left_alone():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "saving: SIGKILL" in done.stdout
     assert "1 kills; 0 faults" in done.stdout
+
+
+def test_a_question_is_answered_as_an_evaluation_does(demo_model_folder, tmp_path):
+    question = problems.split("test")[0]["question"]
+    common = ["--checkpoint", demo_model_folder, "--head", "backbone", "--max-new-tokens", 48]
+    output = tmp_path / "answers.jsonl"
+    evaluated = run("eval_gsm8k.py", *common, "--data", "demo", "--limit", 1, "--output", output)
+    assert evaluated.returncode == 0, evaluated.stderr
+    text = json.loads(output.read_text())["text"]
+    asked, as_json = run("ask.py", question, *common), run("ask.py", question, *common, "--json")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, text + "\n", "")
+    assert json.loads(as_json.stdout)["backbone"]["text"] == text
+    for words, says in ((["", *common], "empty"), (["--json", *common], "--json needs a question")):
+        refused = run("ask.py", *words)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert says in refused.stderr

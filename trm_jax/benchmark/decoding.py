@@ -15,6 +15,7 @@ from trm_jax.benchmark.sizes import random_model
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.decoding import (
     CAPACITY_STEP,
+    ENDLESS,
     DecodeConfig,
     DecodeState,
     Placement,
@@ -55,15 +56,14 @@ class Decoding:
     def read(self) -> DecodeState:
         """Prefill, and the first token of each row."""
         batch, longest = len(self._prompts), self._new_tokens
-        rows = np.arange(batch, dtype=np.int32)
-        placement = Placement(rows, rows, np.full(batch, longest, np.int32), np.zeros((batch, 2), np.uint32))
+        placement = Placement.of_prompts(batch, longest)
         state = DecodeState.empty(self._model, self._config, batch, self._capacity, longest)
         read = prefill(self._model, *put_rows(pad_prompts(self._prompts)), self._config)
         return jax.block_until_ready(insert(state, read, placement, self._config))
 
     def __call__(self, _=None) -> np.ndarray:
         """Prefill and all steps; returns the tokens[B, new_tokens]."""
-        state = decode_until(self._model, self.read(), np.int32(len(self._prompts)), self._config)
+        state = decode_until(self._model, self.read(), np.int32(len(self._prompts)), np.int32(ENDLESS), self._config)
         return np.asarray(state.tokens)
 
     def bytes_per_step(self) -> int:

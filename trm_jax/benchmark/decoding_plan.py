@@ -111,17 +111,17 @@ class DecodingPlan:
     def program(self) -> jax.stages.Compiled:
         """Decoding to the end, as XLA compiles it for the card, or for each of several."""
         arrange = functools.partial(for_decoding, platform="cuda")
-        finished = jax.ShapeDtypeStruct((), jnp.int32)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
         if self.gpus == 1:
             model = jax.eval_shape(arrange, self.model)
-            return compile_for(self.card, decode_until, model, self._state(model), finished, config=self.config)
+            return compile_for(self.card, decode_until, model, self._state(model), number, number, config=self.config)
         mesh = card_mesh(self.card, self.gpus, self.mesh)
         with jax.set_mesh(mesh):
             model = jax.eval_shape(arrange, self.model)
             state = self._state(model)
         model = placed(model, shardings(model, mesh))
         state = placed(state, jax.tree.map(lambda array, dims: split_sharding(array, dims, mesh), state, state.dims))
-        return compile_for(self.card, decode_until, model, state, finished, config=self.config, mesh=mesh)
+        return compile_for(self.card, decode_until, model, state, number, number, config=self.config, mesh=mesh)
 
     def _state(self, model: QwenTRM) -> DecodeState:
         shape = max(self.rows, self.room.row_parts), self.room.capacity, self.max_new_tokens

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -64,9 +64,21 @@ def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
 
     Example: `encode_prompts(tokenizer, ["What is 2 + 2?"])[0]`.
     """
+    return _encode_chats(tokenizer, [[{"role": "user", "content": question}] for question in questions])
+
+
+def encode_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """The token ids of a conversation, each message with its `role` and `content`, as `encode_prompts` makes those of one.
+
+    Example: `encode_chat(tokenizer, [{"role": "user", "content": "What is 2 + 2?"}])`.
+    """
+    return _encode_chats(tokenizer, [messages])[0]
+
+
+def _encode_chats(tokenizer, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[list[int]]:
     system, special = {"role": "system", "content": SYSTEM_PROMPT}, special_tokens(tokenizer)
-    chats = [[system, {"role": "user", "content": special.sub("", question)}] for question in questions]
-    return _token_ids(tokenizer, render_chats(tokenizer, chats, add_generation_prompt=True))
+    clean = [[system, *({**one, "content": special.sub("", one["content"])} for one in chat)] for chat in chats]
+    return _token_ids(tokenizer, render_chats(tokenizer, clean, add_generation_prompt=True))
 
 
 def _token_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:

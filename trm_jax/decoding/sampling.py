@@ -1,5 +1,7 @@
 """From logits to tokens: the most likely one, or a draw that depends on its own row alone."""
 
+import dataclasses
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -7,6 +9,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
+
+from trm_jax.errors import UserError
+
+
+class GenerationError(UserError):
+    """Prompts or settings that cannot be decoded."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Sampling:
+    """How a token is drawn. Each row of a batch has settings of its own.
+
+    Example: `Sampling(temperature=0.7, top_p=0.9)`.
+    """
+
+    temperature: float = 0.0  # zero: the most likely token
+    top_p: float = 1.0  # of the probability, which the smallest set of tokens that is drawn from must hold
+    seed: int = 0  # a prompt with the same seed gets the same completion, whatever other prompts there are
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise GenerationError(
+                f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1"
+            )
+
+
+GREEDY = Sampling()
 
 
 def row_key(seed: int, prompt: Sequence[int], sample: int) -> UInt32[np.ndarray, "2"]:
@@ -19,29 +48,31 @@ def choose(
     logits: Float[Array, "B V"],
     keys: UInt32[Array, "B 2"],
     counts: Int[Array, " B"],
-    temperature: float,
-    top_p: float,
+    temperatures: Float[Array, " B"],
+    top_ps: Float[Array, " B"],
+    draws: bool,
 ) -> Int[Array, " B"]:
     """Chooses the next token of each row, which has `counts` new ones; at temperature zero it is the most likely one.
 
-    Otherwise it is drawn from the smallest set of tokens that holds the probability `top_p` at this temperature.
+    Otherwise it is drawn from the smallest set of tokens that holds the probability of `top_ps` at this temperature. Unless
+    `draws`, all temperatures are zero, and the program has no draws in it.
     """
-    if temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = logits / temperature
-    if top_p < 1:
-        logits = jnp.where(_in_nucleus(logits, top_p), logits, -jnp.inf)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if not draws:
+        return likeliest
+    scaled = logits / jnp.where(temperatures > 0, temperatures, 1)[:, None]
+    scaled = jnp.where(_in_nucleus(scaled, top_ps), scaled, -jnp.inf)
 
     def draw(key, count, row):
         return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), count), row)
 
-    return jax.vmap(draw)(keys, counts, logits).astype(jnp.int32)
+    return jnp.where(temperatures > 0, jax.vmap(draw)(keys, counts, scaled).astype(jnp.int32), likeliest)
 
 
-def _in_nucleus(logits: Float[Array, "B V"], top_p: float):
-    """For each token, whether those that are more likely hold less than `top_p`: the most likely token is always in."""
+def _in_nucleus(logits: Float[Array, "B V"], top_ps: Float[Array, " B"]):
+    """For each token, whether those that are more likely hold less than `top_ps`: the most likely token is always in."""
     probabilities = jax.nn.softmax(logits)
     descending = -jnp.sort(-probabilities, axis=-1)
     before = jnp.cumsum(descending, axis=-1) - descending
-    least = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
-    return probabilities >= least
+    least = jnp.min(jnp.where(before < top_ps[:, None], descending, jnp.inf), axis=-1, keepdims=True)
+    return (probabilities >= least) | (top_ps == 1)[:, None]

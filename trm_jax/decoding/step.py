@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,13 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from trm_jax.decoding import sampling
 from trm_jax.decoding.early_exit import refine_until_settled
-from trm_jax.errors import UserError
+from trm_jax.decoding.sampling import GenerationError
 from trm_jax.hardware import split
 from trm_jax.model import CACHE, KVCache, PromptCache, QwenTRM, project
-
-
-class GenerationError(UserError):
-    """Prompts or settings that cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +26,12 @@ class DecodeConfig:
     head: Literal["trm", "backbone"]
     end_tokens: tuple[int, ...]
     early_exit: float | None = None  # nats, see `refine_until_settled`; None: every token takes all supervision steps
-    temperature: float = 0.0  # zero: greedy
-    top_p: float = 1.0
+    draws: bool = False  # whether rows may have a temperature above zero
 
     def __post_init__(self):
         for name in ("supervision_steps", "recursions"):
             if getattr(self, name) < 1:
                 raise GenerationError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise GenerationError(
-                f"temperature {self.temperature} below 0, or top_p {self.top_p} not above 0 and up to 1"
-            )
         if self.early_exit is not None and (not self.early_exit >= 0 or self.head == "backbone"):
             raise GenerationError(
                 f"early exit at {self.early_exit}: below 0, or the backbone alone has no steps to exit from"
@@ -82,6 +72,14 @@ class Placement(NamedTuple):
     prompts: Int[Array, " G"]
     limits: Int[Array, " G"]  # new tokens, at most
     keys: UInt32[Array, "G 2"]  # random keys, from `sampling.row_key`
+    temperatures: Float[Array, " G"]
+    top_ps: Float[Array, " G"]
+
+    @classmethod
+    def of_prompts(cls, count: int, limit: int) -> "Placement":
+        """Each prompt in the row of its number, completed greedily by at most `limit` tokens."""
+        numbers, ones = np.arange(count, dtype=np.int32), np.ones(count, np.float32)
+        return cls(numbers, numbers, np.full(count, limit, np.int32), np.zeros((count, 2), np.uint32), 0 * ones, ones)
 
 
 @jax.tree_util.register_dataclass
@@ -96,6 +94,8 @@ class DecodeState:
     counts: Int[Array, " B"]  # how many tokens were chosen; the last one is not yet in the caches
     limits: Int[Array, " B"]  # how many tokens may be chosen, at most T
     keys: UInt32[Array, "B 2"]
+    temperatures: Float[Array, " B"]
+    top_ps: Float[Array, " B"]
     finished: Bool[Array, " B"]  # the last token is an end token, or the limit is reached
 
     @classmethod
@@ -110,6 +110,8 @@ class DecodeState:
             counts=jnp.zeros(batch, jnp.int32),
             limits=jnp.zeros(batch, jnp.int32),
             keys=jnp.zeros((batch, 2), jnp.uint32),
+            temperatures=jnp.zeros(batch, jnp.float32),
+            top_ps=jnp.ones(batch, jnp.float32),
             finished=jnp.ones(batch, bool),
         )._laid_out()
 
@@ -153,9 +155,9 @@ def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: D
 
     Example: `state = insert(state, prefill(model, tokens, lengths, config), placement, config)`.
     """
-    rows, sources, limits, keys = placement
+    rows, sources, limits, keys, temperatures, top_ps = placement
     counts = jnp.zeros_like(rows)
-    tokens = sampling.choose(prompts.logits[sources], keys, counts, config.temperature, config.top_p)
+    tokens = sampling.choose(prompts.logits[sources], keys, counts, temperatures, top_ps, config.draws)
 
     def put(array, new, *places):
         return array.at[rows, *places].set(new, mode="drop")
@@ -168,6 +170,8 @@ def insert(state: DecodeState, prompts: Prompts, placement: Placement, config: D
         counts=put(state.counts, counts + 1),
         limits=put(state.limits, limits),
         keys=put(state.keys, keys),
+        temperatures=put(state.temperatures, temperatures),
+        top_ps=put(state.top_ps, top_ps),
         finished=put(state.finished, _ends(tokens, counts + 1, limits, config)),
     )._laid_out()
 
@@ -182,17 +186,31 @@ def decode_step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> Dec
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
-def decode_until(model: QwenTRM, state: DecodeState, finished: Int[Array, ""], config: DecodeConfig) -> DecodeState:
-    """Decodes, without returning to the host, until at least `finished` rows are finished or one has filled its capacity.
+def decode_until(
+    model: QwenTRM, state: DecodeState, finished: Int[Array, ""], steps: Int[Array, ""], config: DecodeConfig
+) -> DecodeState:
+    """Decodes, without returning to the host, until at least `finished` rows are finished or one has filled its capacity,
+    or for so many steps.
 
-    Example: `state = decode_until(model, state, np.int32(rows), config)`.
+    Example: `state = decode_until(model, state, np.int32(rows), np.int32(16), config)`.
     """
 
-    def goes_on(state: DecodeState):
+    def goes_on(carry):
+        state, left = carry
         longest = jnp.max(jnp.where(state.finished, 0, state.backbone.lengths))
-        return (jnp.sum(state.finished) < finished) & (longest < state.backbone.capacity)
+        return (jnp.sum(state.finished) < finished) & (longest < state.backbone.capacity) & (left > 0)
 
-    return jax.lax.while_loop(goes_on, lambda state: _step(model, state, config), state)
+    def step(carry):
+        state, left = carry
+        return _step(model, state, config), left - 1
+
+    return jax.lax.while_loop(goes_on, step, (state, steps))[0]
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def stop_rows(state: DecodeState, rows: Bool[Array, " B"]) -> DecodeState:
+    """Ends these rows where they are, so that others may take their place. Example: `state = stop_rows(state, rows)`."""
+    return dataclasses.replace(state, finished=state.finished | rows)._laid_out()
 
 
 def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
@@ -211,7 +229,7 @@ def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeSta
         settings = config.supervision_steps, config.recursions, config.early_exit, state.finished
         logits, trm_new, steps = refine_until_settled(model, hidden, rotation, state.trm, *settings)
 
-    tokens = sampling.choose(logits, state.keys, state.counts, config.temperature, config.top_p)
+    tokens = sampling.choose(logits, state.keys, state.counts, state.temperatures, state.top_ps, config.draws)
     going = ~state.finished
     counts = state.counts + going
     places = jnp.where(going, state.counts, state.tokens.shape[1])  # of finished rows: beyond the last, hence dropped

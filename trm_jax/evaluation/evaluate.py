@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from trm_jax.checkpoints import SavedModel
 from trm_jax.data import Row, encode_prompts
-from trm_jax.decoding import Completion, DecodeConfig
+from trm_jax.decoding import GREEDY, Completion, DecodeConfig, Sampling
 from trm_jax.errors import differences, listing
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers_to
@@ -186,18 +186,23 @@ def settings_of(
     max_new_tokens: int,
     dtype: str,
     weights: str,
-    samples: int,
-    seed: int,
+    samples: int = 1,
+    sampling: Sampling = GREEDY,
 ) -> dict[str, Any]:
     """The settings of an evaluation, for its summary. Raises EvaluationError for several samples without a temperature.
 
     `model` is as `saved` has loaded it, before `for_decoding`.
 
-    Example: `settings_of(saved, model, config, "gsm8k", 512, "bfloat16", "ema", samples=1, seed=0)`.
+    Example: `settings_of(saved, model, config, "gsm8k", 512, "bfloat16", "ema")`.
     """
     settings = {"data": data, "head": config.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
-    if config.temperature > 0:
-        settings |= {"samples": samples, "temperature": config.temperature, "top_p": config.top_p, "seed": seed}
+    if sampling.temperature > 0:
+        settings |= {
+            "samples": samples,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        }
     elif samples > 1:
         raise EvaluationError("--samples above 1 without --temperature would give the same answer each time")
     if config.head == "backbone":

@@ -9,7 +9,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from trm_jax.checkpoints import SavedModel
 from trm_jax.data import end_token, render_chats
-from trm_jax.decoding import decode_config, generate_each
+from trm_jax.decoding import GREEDY, Sampling, decode_config, generate_each
 from trm_jax.evaluation.likelihood import score_tokens
 from trm_jax.evaluation.records import EvaluationError
 from trm_jax.hardware import choose_device
@@ -24,9 +24,7 @@ class Settings(NamedTuple):
 
     limit: int  # new tokens
     end_tokens: tuple[int, ...]
-    temperature: float
-    top_p: float
-    seed: int
+    sampling: Sampling
 
 
 class TRMHarness(TemplateLM):
@@ -105,16 +103,10 @@ class TRMHarness(TemplateLM):
         texts = [""] * len(requests)
         for settings, members in sorted(groups.items()):
             members.sort()  # batches are made in the order of the prompts
-            config = decode_config(
-                self._model,
-                **self._choices,
-                eos_token_ids=settings.end_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-            )
+            config = decode_config(self._model, **self._choices, eos_token_ids=settings.end_tokens)
             prompts = [prompt for prompt, _ in members]
             for completion in generate_each(
-                self._model, prompts, settings.limit, config, self._batch_size, seed=settings.seed
+                self._model, prompts, settings.limit, config, self._batch_size, sampling=settings.sampling
             ):
                 index = members[completion.prompt][1]
                 context, wishes = requests[index].args
@@ -171,9 +163,7 @@ class TRMHarness(TemplateLM):
         return prompt, Settings(
             limit=min(wanted, self.max_length - len(prompt)),
             end_tokens=tuple(sorted({*self._model.backbone.config.end_tokens, *stops})),
-            temperature=temperature,
-            top_p=float(wishes.get("top_p") or 1.0) if temperature else 1.0,
-            seed=seed if temperature else 0,
+            sampling=Sampling(temperature, float(wishes.get("top_p") or 1.0), seed) if temperature else GREEDY,
         )
 
 

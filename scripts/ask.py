@@ -1,0 +1,85 @@
+"""Asks a model a question, or talks with it. Without options: the demo run of train.py."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from trm_jax import cli
+from trm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(cli.ComputeOptions):
+    question: Annotated[str | None, tyro.conf.Positional] = None
+    """The question; - reads it from standard input. Without one a conversation begins."""
+    checkpoint: pathlib.Path = pathlib.Path("runs/train")
+    """Training folder, one checkpoint below it, or a model folder."""
+    head: Literal["trm", "backbone", "both"] = "trm"
+    """backbone: leave the recursion out. both: one after the other."""
+    max_new_tokens: int = 512
+    """Tokens of the longest answer."""
+    supervision_steps: int | None = None
+    """Supervision steps a token (default: as trained)."""
+    kv_cache: Literal["last_pass", "per_pass"] | None = None
+    """Keys and values of the last pass only, or of every pass, which is exact (default: the model's)."""
+    early_exit: float | None = None
+    """End a token's supervision steps once its distribution moves by less than this, in nats (default: never)."""
+    temperature: float = 0.0
+    """0: the most likely token."""
+    top_p: float = 1.0
+    """Draw from the most likely tokens that together have this probability."""
+    seed: int = 0
+    """Of the draws."""
+    weights: Literal["ema", "raw"] = "ema"
+    """The moving average of the trained weights, or these themselves."""
+    json: bool = False
+    """Print one JSON object with the answer of each head, its tokens and their supervision steps."""
+
+
+def main(options: Options) -> None:
+    from trm_jax.checkpoints import SavedModel
+    from trm_jax.decoding import Sampling
+    from trm_jax.model import for_decoding
+    from trm_jax.serving import Conversation, Heads, Settings, answer_all, talk
+
+    options.require(1, "max_new_tokens", "supervision_steps")
+    options.require(0, "seed")
+    if options.json and options.question is None:
+        raise UserError("--json needs a question")
+    question = sys.stdin.read() if options.question == "-" else options.question
+    if question is not None and not question.strip():
+        raise UserError("the question is empty")
+    logging.getLogger("trm_jax").setLevel(logging.WARNING)  # an answer needs no figures of memory
+    settings = Settings(
+        options.head, options.max_new_tokens, Sampling(options.temperature, options.top_p, options.seed)
+    )
+    saved = SavedModel.open(options.checkpoint)
+    dtype = options.prepare()
+    model = for_decoding(saved.load(dtype, use_ema=options.weights == "ema"), donate=True)
+    most = model.backbone.config.max_length
+    if options.max_new_tokens >= most:
+        raise UserError(f"--max-new-tokens {options.max_new_tokens}: the backbone has {most:,} for prompt and answer")
+    conversation = Conversation(saved.tokenizer, most - options.max_new_tokens)
+    prompt = None if question is None else conversation.ask(question.strip())
+    capacity = most if prompt is None else len(prompt) + options.max_new_tokens
+    decoding = {name: getattr(options, name) for name in ("supervision_steps", "kv_cache", "early_exit")}
+    heads = Heads(model, saved.tokenizer, min(capacity, most), **decoding)
+    if prompt is None:
+        talk(heads, conversation, settings)
+    else:
+        write = (lambda text: None) if options.json else (lambda text: print(text, end="", flush=True))
+        answers = answer_all(heads, prompt, settings, write)
+        if options.json:
+            print(
+                json.dumps({head: dataclasses.asdict(answer) for head, answer in answers.items()}, ensure_ascii=False)
+            )
+    heads.close()
+
+
+if __name__ == "__main__":
+    cli.run(main, Options, __doc__)

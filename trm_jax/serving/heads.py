@@ -1,0 +1,74 @@
+"""One model with two heads that can be asked: the backbone alone, and backbone + TRM."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+from trm_jax.decoding import Request, Sampling, decode_config
+from trm_jax.model import QwenTRM
+from trm_jax.serving.engine import Engine
+from trm_jax.serving.text import TextStream
+
+Head = Literal["trm", "backbone"]
+NAMES: dict[Head, str] = {"backbone": "backbone alone", "trm": "backbone + TRM"}
+
+
+@dataclasses.dataclass
+class Answer:
+    """An answer as far as it has come; it is whole when iterating over `Heads.answer` has ended."""
+
+    text: str = ""
+    tokens: int = 0
+    steps: list[int] = dataclasses.field(default_factory=list)  # the supervision steps that each token took
+    end: Literal["stop", "length"] | None = None
+
+
+class Heads:
+    """Engines of one row for the heads of a model, each made when it is first asked. To be closed.
+
+    Example: `heads = Heads(model, tokenizer, capacity=768)`.
+    """
+
+    def __init__(self, model: QwenTRM, tokenizer, capacity: int, **settings):
+        """`settings` are those of `decode_config` but the head: `supervision_steps`, `kv_cache`, `early_exit`."""
+        self._model, self._tokenizer, self._capacity, self._settings = model, tokenizer, capacity, settings
+        self._engines: dict[tuple, Engine] = {}
+
+    def answer(
+        self, head: Head, prompt: list[int], limit: int, sampling: Sampling, answer: Answer, steps: int | None = None
+    ) -> Iterator[str]:
+        """The text of an answer, piece by piece; `answer` gets all that is known of it.
+
+        An answer that is not read to its end is given up. `steps` are other supervision steps than the settings'.
+
+        Example: `print(*heads.answer("trm", prompt, 512, GREEDY, Answer()), sep="")`.
+        """
+        stream = self._engine(head, steps).submit(Request(prompt, limit, sampling))
+        text = TextStream(self._tokenizer)
+        try:
+            for piece in stream:
+                new = text.add(piece.tokens) if piece.end is None else text.add(piece.tokens) + text.end()
+                answer.text += new
+                answer.tokens += len(piece.tokens)
+                answer.steps += piece.steps
+                answer.end = piece.end
+                yield new
+        finally:
+            stream.cancel()
+
+    def _engine(self, head: Head, steps: int | None) -> Engine:
+        key = head, steps if head == "trm" else None
+        if key not in self._engines:
+            settings = dict(self._settings)
+            if head == "backbone":
+                settings = {}
+            elif steps is not None:
+                settings["supervision_steps"] = steps
+            config = dataclasses.replace(decode_config(self._model, head=head, **settings), draws=True)
+            self._engines[key] = Engine(self._model, config, self._capacity, rows=1)
+        return self._engines[key]
+
+    def close(self) -> None:
+        """Ends the engines, when what they are at is done."""
+        for engine in self._engines.values():
+            engine.close()
