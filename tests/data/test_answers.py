@@ -7,7 +7,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from trm_jax.data.answers import find_answer, majority, reference_answer, same_answer
+from trm_jax.data.answers import find_answer, reference_answer
+from trm_jax.data.judges import majority, same_answer
 from trm_jax.data.plain_numbers import parse_number
 
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from trm_jax.data.answers import find_answer, reference_answer, same_answer
+from trm_jax.data.answers import find_answer, reference_answer
+from trm_jax.data.judges import same_answer
 
 DIFFERENT = r"""
 5 dollars|5 cents

@@ -1,22 +1,14 @@
-"""Finds the final answer of a worked solution, and tells whether two answers are the same.
-
-Two judges: `plain_numbers` reads a number in its dress, `mathematics` asks math-verify about formulas. Where both read an
-answer, the plain number counts, because it is exact and knows units, percent signs and grouping. math-verify is asked
-only if at least one answer is no plain number and both are nothing but mathematics, because it passes over words.
-"""
+"""Finds the final answer of a worked solution."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from trm_jax.data.mathematics import is_mathematics, same_mathematics
-from trm_jax.data.plain_numbers import SYMBOL, last_number, parse_number, parse_quantity, undressed
-from trm_jax.data.units import is_unit, may_be_the_same_unit
+from trm_jax.data.mathematics import is_mathematics
+from trm_jax.data.plain_numbers import last_number, parse_number, undressed
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
-NEXT_QUESTION = re.compile(
-    r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:"
-)  # a model may go on with one
+# A model may go on with one.
+NEXT_QUESTION = re.compile(r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:")
 STATED = re.compile(
     r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]"
     r"|答案?(?:是|为)?[：:]|答案(?:是|为)|选[：:]?(?=\s*[A-J](?![A-Za-z])))"
@@ -25,10 +17,6 @@ STATED = re.compile(
 )
 HEADING = re.compile(r"(?:step|part|case|section|question|problem|solution|note)s?\b|\d+[.):]\s+\D", re.IGNORECASE)
 THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
-LONGEST = 2000  # characters of two answers; longer ones are the same only if their texts are
-UNIT_BEHIND = re.compile(r"(.*?[^\d\s].*?)\s*\\(?:text|mathrm|textrm|mbox)\s*\{[~\s]*([A-Za-z ]+)\}(\^\{?[23]\}?)?\s*")
-NAMED = re.compile(rf"[\s$]*({SYMBOL}|[A-Z]{{2,3}}|[a-z]{{2}}|[a-z]\(\w+\)|\([a-z](?:, ?[a-z])+\))\s*=")
-WORD = re.compile(r"\b(?:[A-Za-z][a-z]+|[A-Z]{4,}|YES|NO|[AP]M)\b")  # AB and ab may be two products
 TIME = re.compile(r"[012]?\d:[0-5]\d(?: ?[AaPp][Mm])?")
 CHOICE = re.compile(r"\(?([A-HJa-hj])\)?")
 CHOSEN = re.compile(r"\(?([A-HJ])(?:[.):]+) ?(\S.*)")  # with what it says, as (B) 12
@@ -104,51 +92,6 @@ def reference_answer(solution: str) -> str | None:
     return solution if is_word or (_is_answer(solution) and not solution[:2].isalpha()) else None
 
 
-def same_answer(found: str | None, expected: str | None) -> bool:
-    """Whether two answers are the same number, the same formula, the same choice or the same words.
-
-    Example: `same_answer("1/2", "0.5")` is True.
-    """
-    if found is None or expected is None:
-        return False
-    if len(found) + len(expected) > LONGEST:
-        return found.strip() == expected.strip() != ""
-    choices = [CHOSEN.fullmatch(undressed(text)) for text in (found, expected)]
-    if (choices[0] is None) != (choices[1] is None):  # (B) 12 is B
-        found, expected = (
-            choice[1] if choice else text for choice, text in zip(choices, (found, expected), strict=True)
-        )
-    (found, one_unit), (expected, other_unit) = map(_formula_and_unit, (found, expected))
-    if not may_be_the_same_unit(one_unit, other_unit):
-        return False
-    names = {re.sub(r"[{}]", "", name[1]) for name in map(NAMED.match, (found, expected)) if name}
-    if len(names) > 1:  # x = 5 is not y = 5
-        return False
-    one, other = parse_quantity(found), parse_quantity(expected)
-    if one and other:
-        return one.value == other.value and may_be_the_same_unit(one.unit, other.unit)
-    if one is other is None and _words_of(found) == _words_of(expected) != "":
-        return True
-    return same_mathematics(found, expected)
-
-
-def _formula_and_unit(answer: str) -> tuple[str, str]:
-    """A formula without the unit that stands behind it, which is no number's, and the unit."""
-    behind = UNIT_BEHIND.fullmatch(answer)
-    if not behind or not is_unit(behind[2]) or not is_mathematics(behind[1]):
-        return answer, ""
-    return behind[1], behind[2] + (behind[3] or "")
-
-
-def majority(answers: Sequence[str | None]) -> int:
-    """The index of the answer that equals the most others, the first one in a tie; None, no answer, gets no votes.
-
-    Example: `majority(["5", "7", "7.0"])` is 1.
-    """
-    votes = [sum(same_answer(answer, other) for other in answers) for answer in answers]
-    return votes.index(max(votes))
-
-
 def _is_answer(text: str) -> bool:
     """Whether a text is a number, a formula, a choice or a time, and so can be an answer wherever it stands."""
     plain = undressed(text)
@@ -202,13 +145,3 @@ def _boxes(solution: str) -> list[tuple[int, int]]:
         elif opened and (start := opened.pop())["box"]:
             boxes.append((start.end(), brace.start()))
     return boxes
-
-
-def _words_of(answer: str) -> str:
-    """An answer as it is compared with another that is no number: without dress and spaces that do not matter, its words in
-    small letters. Single letters keep their case, since N and n are two variables, unless they name a choice."""
-    text = re.sub(r"_\{(\w+)\}", r"_\1", undressed(answer))
-    text = re.sub(r"(?<=\d) (?=[ap]m\b)", "", WORD.sub(lambda word: word[0].casefold(), text))
-    if choice := CHOICE.fullmatch(text):
-        return choice[1].casefold()
-    return re.sub(r"(?<!\w) | (?!\w)", "", text)

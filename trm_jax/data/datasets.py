@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from trm_jax.config import DataConfig
-from trm_jax.data.answers import reference_answer, same_answer
+from trm_jax.data.answers import reference_answer
 from trm_jax.data.columns import Columns, Row, is_wrong, to_row
 from trm_jax.data.hub import HubError, require_hub
+from trm_jax.data.judges import same_answer
 from trm_jax.data.readers import DataError, NumberedRow, is_rows, read_rows
 
 HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hub id, configuration

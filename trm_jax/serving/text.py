@@ -6,7 +6,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of the beginn
 
 
 class TextStream:
-    """Turns tokens into text piece by piece, and stops before the stop string that ends first, whatever tokens it is made of.
+    """Turns tokens into text piece by piece, up to the stop string that ends first, whatever tokens it is made of.
 
     What may be the beginning of a stop string, or of a character, is held back until the next tokens tell.
 
