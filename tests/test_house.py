@@ -15,7 +15,7 @@ FLOORS = [
     ["data", "model"],
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
-    ["experiments", "benchmark"],
+    ["experiments", "benchmark", "publishing"],
     ["gpu_check"],
     ["cli"],
 ]

@@ -31,6 +31,11 @@ def locked(lock: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
         raise BusyError(f"another process is writing to {place}: wait for it, or give another --output") from None
 
 
+def cache_folder() -> pathlib.Path:
+    """Where this package keeps what it can make again: `~/.cache/trm_jax`, or below XDG_CACHE_HOME."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "trm_jax"
+
+
 def lock_beside(path: pathlib.Path) -> pathlib.Path:
     """The lock file beside a file or folder that is replaced as a whole; a lock inside it would be replaced too."""
     return path.with_name(f".{path.name}.lock")

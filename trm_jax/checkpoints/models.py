@@ -14,6 +14,7 @@ from trm_jax.checkpoints.folders import CheckpointError, ModelFolder, RunFolder,
 from trm_jax.checkpoints.integrity import DamageError, Fingerprint, require_sealed, seal
 from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_sound, require_same_weights
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.data import HubModel
 from trm_jax.errors import listing
 from trm_jax.hardware import placements
 from trm_jax.model import (
@@ -37,10 +38,12 @@ def save_model(
     backbone_weights: Iterable[tuple[str, Any]],
     trm: TRM | None = None,
     ema: TRM | None = None,
+    base_model: HubModel | None = None,
 ) -> None:
     """Writes config and weights of a model folder; only one of the `backbone_weights` is held in memory at a time.
 
-    `ema` is the moving average of `trm`; without one, `trm` stands for both.
+    `ema` is the moving average of `trm`; without one, `trm` stands for both. `base_model` is the model of the hub that the
+    backbone was, if it was one.
 
     Example: `save_model(folder, backbone.config, named_weights(backbone).items())`.
     """
@@ -51,7 +54,7 @@ def save_model(
         _save_weights(folder / "ema", named_weights(trm if ema is None else ema).items())
     config = None if trm is None else trm.config.to_json()
     values = {"kind": "model", "backbone": backbone.to_json(), "fingerprint": str(fingerprint), "trm": config}
-    write_config(folder, values)
+    write_config(folder, values | {"base_model": base_model and dataclasses.asdict(base_model)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +167,15 @@ def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
     if bad := first_bad_weight(backbone):
         raise CheckpointError(f"the backbone in {folder.path} holds numbers that are not finite in {bad}")
     return backbone
+
+
+def backbone_dtype(folder: ModelFolder) -> str:
+    """The type in which the backbone of a model folder is stored, bfloat16 or float32.
+
+    Example: `backbone_dtype(open_folder("runs/model").model)`.
+    """
+    stored = ocp.metadata((folder.path / "backbone" / "embedding").absolute()).metadata["weight"]
+    return str(stored.dtype)
 
 
 def load_tokenizer(path: str | os.PathLike):
