@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tests.support.publishing import imported
+from tests.support.publishing import FolderHub, imported
 from trm_jax.checkpoints import SavedModel
 from trm_jax.publishing import export
 
@@ -16,3 +16,12 @@ def exported(request, demo_model_folder, tmp_path_factory) -> tuple[pathlib.Path
     imported(request.param, demo_model_folder, root / "model")
     export(SavedModel.open(root / "model"), root / "export", backbone_too=True)
     return root / "model", root / "export"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> FolderHub:
+    """An empty hub, and an empty cache of this package."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hub = FolderHub(tmp_path / "hub")
+    hub.take_over(monkeypatch)
+    return hub

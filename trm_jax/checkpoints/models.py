@@ -113,12 +113,24 @@ class SavedModel:
         return self.checkpoint or self.folder.path
 
     @property
+    def results(self) -> pathlib.Path:
+        """The folder for results of it, such as evaluations."""
+        return self.folder.path
+
+    @property
     def trm_config(self) -> TRMConfig | None:
         """The recursion that was trained or imported, None if there is none."""
         return self.folder.config.trm if isinstance(self.folder, RunFolder) else self.folder.trm_config
 
     def load(self, dtype=None, use_ema: bool = True) -> QwenTRM:
-        """The model; arguments and errors are those of `load_model`."""
+        """The model.
+
+        Args:
+            dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
+            use_ema: take the moving average of the recursion's weights instead of the raw ones.
+
+        Raises CheckpointError or WeightsError.
+        """
         backbone = load_backbone(self.folder.model, dtype)
         trm = new_trm(backbone, TRMConfig.residual()) if self.trm_config is None else self.load_trm(use_ema)
         return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
@@ -143,21 +155,6 @@ class SavedModel:
         return own if model is None else f"{own} {Fingerprint.of(named_weights(model.trm).items())}"
 
 
-def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> QwenTRM:
-    """A model from a folder of convert_qwen.py (its recursion untrained, unless one was imported) or of train.py.
-
-    Args:
-        path: the model folder, a training folder (of which the newest checkpoint is loaded) or the folder of one checkpoint.
-        dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
-        use_ema: take the moving average of the recursion's weights instead of the raw ones.
-
-    Raises CheckpointError or WeightsError.
-
-    Example: `model = trm_jax.load_model("runs/gsm8k", dtype="bfloat16")`.
-    """
-    return SavedModel.open(path).load(dtype, use_ema)
-
-
 def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
     """The backbone of a model folder, in `dtype`, or as it is stored. Raises CheckpointError or WeightsError.
 
@@ -178,10 +175,10 @@ def backbone_dtype(folder: ModelFolder) -> str:
     return str(stored.dtype)
 
 
-def load_tokenizer(path: str | os.PathLike):
+def tokenizer_of(path: str | os.PathLike):
     """The tokenizer that belongs to a model folder, a training folder, or one checkpoint of it.
 
-    Example: `trm_jax.load_tokenizer("runs/gsm8k").decode(tokens)`.
+    Example: `tokenizer_of("runs/gsm8k").decode(tokens)`.
     """
     return open_folder(_folder_of(pathlib.Path(path))).model.tokenizer
 

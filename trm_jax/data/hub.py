@@ -71,14 +71,14 @@ class HubModel:
 
     def fetch(self, files: Sequence[str]) -> pathlib.Path:
         """The folder with those of the model's files that fit one of these patterns, downloaded. Raises HubError."""
-        import huggingface_hub
+        from huggingface_hub import errors, snapshot_download
 
         require_hub(str(self))
         try:
-            folder = huggingface_hub.snapshot_download(self.id, revision=self.revision, allow_patterns=list(files))
-        except huggingface_hub.errors.RevisionNotFoundError:
+            folder = snapshot_download(self.id, revision=self.revision, allow_patterns=list(files))
+        except errors.RevisionNotFoundError:
             raise HubError(f"{self.id!r} has no revision {self.revision!r} on the hub") from None
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        except (OSError, ValueError, errors.HfHubHTTPError) as error:
             raise HubError(f"{str(self)!r} is not a folder here and cannot be had from the hub: {error}") from None
         return pathlib.Path(folder)
 

@@ -26,10 +26,10 @@ def push(folder: pathlib.Path, files: Sequence[str], name: str, public: bool = F
 
     Example: `push(folder, exported_files(folder), "user/trm-gsm8k")`.
     """
-    import huggingface_hub
+    from huggingface_hub import HfApi, errors
 
     require_hub(name)
-    api = huggingface_hub.HfApi()
+    api = HfApi()
     try:
         address = api.create_repo(name, private=not public, exist_ok=True)
         if not public and not api.repo_info(name).private:
@@ -39,7 +39,7 @@ def push(folder: pathlib.Path, files: Sequence[str], name: str, public: bool = F
         api.upload_folder(
             repo_id=name, folder_path=folder, allow_patterns=list(files), delete_patterns=removed, commit_message=said
         )
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
         if isinstance(error, HubError):
             raise
         raise HubError(f"{name} could not be uploaded: {error}") from None
