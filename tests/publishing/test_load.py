@@ -42,7 +42,7 @@ def test_a_folder_gives_back_what_was_exported(exported, hub):
 
 @pytest.fixture(scope="module")
 def template(demo_model_folder, tmp_path_factory) -> pathlib.Path:
-    """A model folder, with an imported recursion on the backbone `qwen/base` of the hub, and its export without the backbone."""
+    """A model folder, with an imported recursion on the hub's backbone `qwen/base`, and its export without the backbone."""
     root = tmp_path_factory.mktemp("template")
     imported("residual", demo_model_folder, root / "model", HubModel("qwen/base", FolderHub.commit("qwen/base")))
     export(SavedModel.open(root / "model"), root / "export")

@@ -8,6 +8,7 @@ import types
 import unittest.mock
 
 import huggingface_hub
+from huggingface_hub import constants, errors
 
 from tests.support.models import randomize
 from trm_jax.checkpoints import load_backbone, open_folder, save_model
@@ -45,7 +46,7 @@ class FolderHub:
 
     def take_over(self, monkeypatch) -> None:
         """Makes this process ask this hub in place of the real one."""
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # nothing looks for the real one
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # nothing looks for the real one
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
 
@@ -63,7 +64,7 @@ class FolderHub:
         if not repository.is_dir():
             raise OSError(f"404 for {name}")
         if revision not in (None, "main", self.commit(name)):
-            raise huggingface_hub.errors.RevisionNotFoundError("404", response=unittest.mock.Mock())
+            raise errors.RevisionNotFoundError("404", response=unittest.mock.Mock())
         snapshot = self.root / f"cache/models--{name.replace('/', '--')}/snapshots/{self.commit(name)}"
         snapshot.mkdir(parents=True, exist_ok=True)
         for path in repository.rglob("*"):

@@ -119,11 +119,19 @@ def _front_matter(config: ExportConfig) -> str:
 def _head_size(trm: TRM) -> str:
     if trm.head is None:
         return "; the output head is the backbone's own"
-    return f", of which {trm.head[...].size:,} ({trm.head[...].nbytes / 1e6:,.1f} MB) are the trained output head"
+    return f", of which {trm.head[...].size:,} ({size_in_words(trm.head[...].nbytes)}) are the trained output head"
 
 
 def _batches(config: ExportConfig) -> str:
     return f"{config.checkpoint} batches" if config.checkpoint.isdecimal() else "imported from MathLLM"
+
+
+def size_in_words(size: int) -> str:
+    """A number of bytes, such as `931.9 MB`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} B"
 
 
 def _table(rows: list[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from trm_jax.conversion import TOKENIZER_FILES, copy_tokenizer, write_hugging_fa
 from trm_jax.data import public_name
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import TRM, named_weights
-from trm_jax.publishing.card import model_card
+from trm_jax.publishing.card import model_card, size_in_words
 from trm_jax.publishing.export_config import NAME, ExportConfig, is_export, template_digest
 
 WEIGHTS, MODULE, CARD, BACKBONE = "trm.safetensors", "modeling_trm.py", "README.md", "backbone"
@@ -89,9 +89,9 @@ def _write_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
 def _describe(saved: SavedModel, output: pathlib.Path, trm: TRM, config: ExportConfig, kept: bool) -> str:
     lines = [f"exported {saved.path} into {output}"]
     for name in exported_files(output):
-        line = f"  {(output / name).stat().st_size / 1e6:>10,.3f} MB  {name}"
+        line = f"  {size_in_words((output / name).stat().st_size):>10}  {name}"
         if name == WEIGHTS and trm.head is not None:
-            line += f", of which the trained output head is {trm.head[...].nbytes / 1e6:,.3f} MB"
+            line += f", of which the trained output head is {size_in_words(trm.head[...].nbytes)}"
         if name == CARD and kept:
             line += ", which was there and stays as it is; remove it to have it written again"
         lines.append(line)
