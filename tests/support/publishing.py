@@ -48,7 +48,8 @@ class FolderHub:
         """Makes this process ask this hub in place of the real one."""
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # nothing looks for the real one
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
-        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
+        api = type("HfApi", (), {"__new__": lambda cls: self})  # a class, which annotations of other libraries name
+        monkeypatch.setattr(huggingface_hub, "HfApi", api)
 
     def put(self, name: str, folder: pathlib.Path) -> str:
         """A repository with the files of a folder. Returns its only commit."""
