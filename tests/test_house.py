@@ -17,7 +17,7 @@ FLOORS = [
     ["training", "conversion", "evaluation"],
     ["experiments", "benchmark", "publishing"],
     ["gpu_check"],
-    ["cli"],
+    ["cli", "doctor"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BIG = 310  # lines, from which a file should become two
