@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from trm_jax import cli
+from trm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ def main(options: Options) -> None:
 
     if options.push is not None:
         require_name(options.push)
+    elif options.public:
+        raise UserError("--public goes with --push: without it nothing is uploaded")
     print(export(SavedModel.open(options.checkpoint), options.output, options.backbone_too))
     if options.push is not None:
         print(f"uploaded to {push(options.output, exported_files(options.output), options.push, options.public)}")

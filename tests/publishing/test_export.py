@@ -185,6 +185,7 @@ def test_a_folder_that_was_exported_works_without_a_network(a_run, tmp_path):
     ("options", "says"),
     [
         (["--push", "nothing"], "no USER/NAME"),
+        (["--public"], "--public goes with --push"),
         (["--push", "ada/trm"], "could not be uploaded"),
         (["--checkpoint", "{root}/model"], "whose recursion is not trained"),
         (["--output", "{root}/model"], "something else than an exported model"),

@@ -1,6 +1,6 @@
 """Exported models, from a folder and from the hub: the weights bit for bit, on the backbone that they were trained on.
 
-The hub is a stand-in at the level of `snapshot_download` and `HfApi` (tests/support/publishing.py).
+The hub is a stand-in at the level of `snapshot_download` and `HfApi` (tests/support/publishing.py), but in the last test.
 """
 
 import json
@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 import trm_jax
 from tests.support.damage import flip_bit
@@ -192,3 +193,19 @@ def test_offline_a_converted_backbone_suffices(published, hub):
     load_model(published)
     shutil.rmtree(hub.root)
     load_model(published)
+
+
+def test_the_real_library_finds_offline_what_was_fetched(template, tmp_path, monkeypatch):
+    """Without a stand-in: huggingface_hub itself, on a cache of its own that holds the export and its backbone."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, folder in (("qwen/base", demo.MODEL), ("ada/trm", template / "export")):
+        place = tmp_path / f"hub/models--{name.replace('/', '--')}"
+        shutil.copytree(folder, place / "snapshots" / FolderHub.commit(name))
+        (place / "refs").mkdir()
+        (place / "refs/main").write_text(FolderHub.commit(name))
+    assert_same(load_model("ada/trm"), SavedModel.open(template / "model").load())
+    for name in ("ada/trm@v3", "ada/nothing"):
+        with pytest.raises(UserError, match=f"'{name}' is not a folder here and cannot be had from the hub"):
+            load_model(name)
