@@ -76,6 +76,7 @@ def test_the_card_shows_evaluations_of_these_weights_alone(a_run):
     assert "48 of 50" not in card
     assert "At the end of the training" in card
     assert "Paired difference" in card
+    assert "There is no evaluation" not in card
     assert "trained on: a local file; 3 batches" in card
     assert "What is not shown" in card
     front = yaml.safe_load(card.split("---")[1])

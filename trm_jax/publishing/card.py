@@ -12,6 +12,7 @@ from trm_jax.hardware import count_weights
 from trm_jax.model import TRM, cast, named_weights
 from trm_jax.publishing.export_config import ExportConfig
 
+NOTHING = "There is no evaluation of exactly these weights in the folder that they were exported from."
 NEEDED = ("questions", "correct", "accuracy", "accuracy_low", "accuracy_high")  # of a summary that goes into the table
 
 
@@ -22,13 +23,14 @@ def model_card(saved: SavedModel, trm: TRM, config: ExportConfig, backbone_too: 
     """
     loops = config.trm
     backbone = f"`{config.base_model}`" if config.base_model else "a Qwen2 model that has no name on the hub"
-    place = "It lies in `backbone`, too." if backbone_too else "It is not part of this repository."
-    rows, difference = evaluations(saved, trm), end_of_training(saved)
+    place = "The backbone lies in `backbone`." if backbone_too else "The backbone is not among these files."
+    summaries = evaluations(saved, trm)
+    shown = "\n\n".join(filter(None, [_table(summaries) if summaries else "", end_of_training(saved)])) or NOTHING
     return f"""{_front_matter(config)}
 # A Tiny Recursive Model on {config.base_model.id if config.base_model else "a frozen Qwen2"}
 
-A small recursive network on the last hidden states of {backbone}, whose own weights stayed frozen. {place}
-It was trained and exported with trm_jax.
+A small recursive network on the last hidden states of {backbone}, whose own weights stayed frozen.
+{place} Trained and exported with trm_jax.
 
 - {count_weights(trm):,} trained weights in `trm.safetensors`, float32, the moving average of the training\
 {_head_size(trm)}
@@ -39,7 +41,7 @@ N_sup = {loops.supervision_steps} supervision steps for each token
 
 ## How to use it
 
-With trm_jax, which fetches the backbone at its revision and refuses another one:
+With trm_jax, which refuses any other backbone:
 
     import trm_jax
 
@@ -51,8 +53,8 @@ loaded by itself.
 
 ## Evaluation
 
-{_table(rows) if rows else "There is no evaluation of exactly these weights in the folder that they were exported from."}
-{difference}
+{shown}
+
 ## What is not shown
 
 - That the recursion is what helps. For that a model that is trained alike and calls its block only once must be worse, on
@@ -86,8 +88,8 @@ def end_of_training(saved: SavedModel) -> str:
         rows = [{"head": head} | values[head] for head in ("backbone", "trm")]
         points = [100 * values["difference"][name] for name in ("estimate", "low", "high")]
         return (
-            f"\nAt the end of the training, on held-out questions:\n\n{_table(rows)}\n\n"
-            f"Paired difference: {points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}].\n"
+            f"At the end of the training, on held-out questions:\n\n{_table(rows)}\n\n"
+            f"Paired difference: {points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}]."
         )
     except (OSError, UserError, LookupError, TypeError):  # there is none, or it is of another version
         return ""
