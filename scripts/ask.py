@@ -17,8 +17,10 @@ from trm_jax.errors import UserError
 class Options(cli.ComputeOptions):
     question: Annotated[str | None, tyro.conf.Positional] = None
     """The question; - reads it from standard input. Without one a conversation begins."""
-    checkpoint: pathlib.Path = pathlib.Path("runs/train")
-    """Training folder, one checkpoint below it, or a model folder."""
+    checkpoint: str = "runs/train"
+    """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
+    model: pathlib.Path | None = None
+    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
     head: Literal["trm", "backbone", "both"] = "trm"
     """backbone: leave the recursion out. both: one after the other."""
     max_new_tokens: int = 512
@@ -42,9 +44,9 @@ class Options(cli.ComputeOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.checkpoints import SavedModel
     from trm_jax.decoding import Sampling
     from trm_jax.model import for_decoding
+    from trm_jax.publishing import open_checkpoint
     from trm_jax.serving import Conversation, Heads, Settings, answer_all, talk
 
     options.require(1, "max_new_tokens", "supervision_steps")
@@ -58,7 +60,7 @@ def main(options: Options) -> None:
     settings = Settings(
         options.head, options.max_new_tokens, Sampling(options.temperature, options.top_p, options.seed)
     )
-    saved = SavedModel.open(options.checkpoint)
+    saved = open_checkpoint(options.checkpoint, options.model)
     dtype = options.prepare()
     model = for_decoding(saved.load(dtype, use_ema=options.weights == "ema"), donate=True)
     most = model.backbone.config.max_length

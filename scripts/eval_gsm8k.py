@@ -10,8 +10,11 @@ from trm_jax import cli
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(cli.AnswerOptions, cli.ProcessOptions):
-    checkpoint: pathlib.Path = pathlib.Path("runs/train")
-    """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
+    checkpoint: str = "runs/train"
+    """Training folder, one checkpoint below it, a model folder (its recursion untrained, unless imported), an exported
+    folder, or USER/NAME[@REVISION], an exported model on the hub."""
+    model: pathlib.Path | None = None
+    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
     data: str | None = None
     """Questions: gsm8k (the hub's test split), demo, a hub id, a file or folder of rows (default: as trained or gsm8k)."""
     output: pathlib.Path | None = None
@@ -41,19 +44,19 @@ class Options(cli.AnswerOptions, cli.ProcessOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.checkpoints import SavedModel
     from trm_jax.data import own_test_set, question_rows
     from trm_jax.decoding import Sampling, decode_config, generate_each
     from trm_jax.evaluation import evaluate, file_name, settings_of, show_summary, summarize
     from trm_jax.hardware import describe_device
     from trm_jax.model import for_decoding
     from trm_jax.processes import is_first
+    from trm_jax.publishing import open_checkpoint
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     options.require(0, "seed")
     options.join()
     dtype = options.prepare(each_process=True)
-    saved = SavedModel.open(options.checkpoint)
+    saved = open_checkpoint(options.checkpoint, options.model)
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     model = saved.load(dtype, use_ema=options.weights == "ema")
     rows = question_rows(data, "test", options.columns, options.limit, options.skip_unreadable)
@@ -69,7 +72,7 @@ def main(options: Options) -> None:
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
     if options.too_long != "wrong":
         settings["too_long"] = options.too_long
-    output = options.output or saved.folder.path / "evaluation" / file_name(settings)
+    output = options.output or saved.results / "evaluation" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, answers in {output}")
 
     model = for_decoding(model, donate=True)

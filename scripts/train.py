@@ -20,8 +20,9 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
     """Model folder, from convert_qwen.py (default: runs/model, or that of --init-from)."""
     output: pathlib.Path = pathlib.Path("runs/train")
     """Training folder; an unfinished run in it is resumed."""
-    init_from: pathlib.Path | None = None
-    """Start from the weights of another run (training folder or one checkpoint below it) and its architecture."""
+    init_from: str | None = None
+    """Start from the weights of another run (training folder or one checkpoint below it, an exported folder, or
+    USER/NAME[@REVISION] on the hub) and its architecture."""
     init_weights: Literal["ema", "raw"] = "ema"
     """Of --init-from: the moving average of the weights, or these themselves."""
     preset: Literal["residual", "mathllm", "single", "layers"] | None = None
@@ -85,7 +86,8 @@ def main(options: Options) -> None:
 
 def starting_point(options: Options, usual: dict[str, Any]):
     """The model folder, what the recursion is called, its config, and its weights where another run has trained them."""
-    from trm_jax.checkpoints import SavedModel, open_folder
+    from trm_jax.checkpoints import open_folder
+    from trm_jax.publishing import open_checkpoint
 
     changes = cli.given(options, TRMConfig, RENAMED)
     if options.init_from is None:
@@ -94,10 +96,8 @@ def starting_point(options: Options, usual: dict[str, Any]):
         return open_folder(options.model or "runs/model").model, preset, trm, None
     if options.preset is not None:
         raise UserError("--preset: with --init-from the recursion is that run's; name the options that are to differ")
-    saved = SavedModel.open(options.init_from)
+    saved = open_checkpoint(options.init_from, options.model)
     model = open_folder(options.model).model if options.model else saved.folder.model
-    if model.backbone_fingerprint != saved.folder.model.backbone_fingerprint:
-        raise UserError(f"{options.init_from} was trained on another backbone than the one in {options.model}")
     init = saved.load_trm(options.init_weights == "ema")
     trm = dataclasses.replace(saved.trm_config, **changes)
     return model, f"{options.init_weights} weights of {saved.path}", trm, init

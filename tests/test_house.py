@@ -15,9 +15,9 @@ FLOORS = [
     ["data", "model"],
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
-    ["experiments", "benchmark", "serving"],
+    ["experiments", "benchmark", "publishing", "serving"],
     ["gpu_check"],
-    ["cli"],
+    ["cli", "doctor"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BIG = 310  # lines, from which a file should become two

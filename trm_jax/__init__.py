@@ -7,8 +7,8 @@ _HOMES = {
     "TRMConfig": "config",
     "QwenTRM": "model",
     "supervision_logits": "model",
-    "load_model": "checkpoints",
-    "load_tokenizer": "checkpoints",
+    "load_model": "publishing",
+    "load_tokenizer": "publishing",
     "generate": "decoding",
 }
 __all__ = list(_HOMES)

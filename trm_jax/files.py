@@ -17,18 +17,23 @@ class BusyError(UserError):
 
 
 @contextlib.contextmanager
-def locked(lock: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
+def locked(lock: pathlib.Path, place: pathlib.Path, wait: bool = False) -> Iterator[None]:
     """Locks the file `lock`; the operating system frees it when this process ends, however it ends.
 
-    Raises BusyError, which names `place`, if another process holds the lock.
+    If another process holds the lock, raises BusyError, which names `place`, or waits for it to end if asked to `wait`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.open("ab").close()  # a place that cannot be written must not look like one that is in use
     try:
-        with filelock.FileLock(lock, timeout=0):
+        with filelock.FileLock(lock, timeout=-1 if wait else 0):
             yield
     except filelock.Timeout:
         raise BusyError(f"another process is writing to {place}: wait for it, or give another --output") from None
+
+
+def cache_folder() -> pathlib.Path:
+    """Where this package keeps what it can make again: `~/.cache/trm_jax`, or below XDG_CACHE_HOME."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "trm_jax"
 
 
 def lock_beside(path: pathlib.Path) -> pathlib.Path:

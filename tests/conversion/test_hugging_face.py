@@ -14,8 +14,8 @@ from flax import nnx
 
 from tests.support.models import randomize, tiny_model, tiny_qwen_config
 from tests.support.world import edit_json
-from trm_jax import demo
-from trm_jax.checkpoints import CheckpointError, load_model, open_folder, read_config, replacing, save_model
+from trm_jax import demo, load_model
+from trm_jax.checkpoints import CheckpointError, open_folder, read_config, replacing, save_model
 from trm_jax.config import ConfigError
 from trm_jax.conversion import convert as convert_model
 from trm_jax.conversion import hugging_face as convert

@@ -5,7 +5,8 @@ import torch
 
 from tests.reference.model import ReferenceModel
 from tests.support.models import random_tokens
-from trm_jax.conversion.mathllm import COMPONENTS, KEYS
+from trm_jax.conversion.mathllm import COMPONENTS
+from trm_jax.conversion.recursion import KEYS
 from trm_jax.data import Example
 from trm_jax.model import QwenTRM, named_weights
 

@@ -24,6 +24,7 @@ def test_local_folders_and_files_work_in_full(tmp_path):
     [
         ("convert_qwen.py", ["--model", "Qwen/Qwen2.5-Math-1.5B-Instruct"]),
         ("train.py", ["--data", "gsm8k"]),
+        ("eval_gsm8k.py", ["--checkpoint", "ada/trm-gsm8k@main"]),
     ],
 )
 def test_what_needs_the_hub_fails_at_once(tmp_path, demo_model_folder, script, options):

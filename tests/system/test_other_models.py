@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.command_line import ROOT, SMALL, run
 from tests.support.fine_tunes import FORMATS, NO_END_TOKENS, base_like, deepseek_like
-from trm_jax.checkpoints import load_tokenizer
+from trm_jax import load_tokenizer
 
 GOOD = ROOT / "tests/data/cases/good.jsonl"
 LONGEST = 48  # tokens of an answer in the demo

@@ -6,8 +6,7 @@ import pathlib
 import pytest
 import transformers
 
-from trm_jax import generate
-from trm_jax.checkpoints import load_model, load_tokenizer
+from trm_jax import generate, load_model, load_tokenizer
 from trm_jax.conversion import convert
 from trm_jax.data import encode_prompts
 

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from tests.support.command_line import ROOT, SMALL, run
-from trm_jax import demo
-from trm_jax.checkpoints import load_model, newest_sound
+from trm_jax import demo, load_model
+from trm_jax.checkpoints import newest_sound
 from trm_jax.training import METRICS
 
 

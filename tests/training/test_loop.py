@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.models import one_shape, tiny_model, training
-from trm_jax.checkpoints import CheckpointError, Checkpoints, RunConfig, load_model, read_config, save_model
+from trm_jax import load_model
+from trm_jax.checkpoints import CheckpointError, Checkpoints, RunConfig, read_config, save_model
 from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data import NO_LABEL, Loader
 from trm_jax.model import named_weights

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.models import new_step, one_shape, random_tokens, tiny_model, training
-from trm_jax.checkpoints import CheckpointError, load_model, save_model
+from trm_jax import load_model
+from trm_jax.checkpoints import CheckpointError, save_model
 from trm_jax.decoding.generate import decode_config, generate_each
 from trm_jax.model.weights import first_bad_weight, named_weights, with_weights
 from trm_jax.training.metrics import MetricsLog, NonFiniteError, TrainedBatch

@@ -11,5 +11,5 @@ from trm_jax.checkpoints.folders import (
     write_config,
 )
 from trm_jax.checkpoints.integrity import Fingerprint, all_finite
-from trm_jax.checkpoints.models import SavedModel, load_backbone, load_model, load_tokenizer, save_model
+from trm_jax.checkpoints.models import SavedModel, backbone_dtype, load_backbone, save_model, tokenizer_of
 from trm_jax.checkpoints.training import HELD_OUT_LOSS, Checkpoints, newest_sound

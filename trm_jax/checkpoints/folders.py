@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from trm_jax.config import DataConfig, QwenConfig, TrainConfig, TRMConfig
-from trm_jax.data import read_tokenizer
+from trm_jax.data import HubModel, read_tokenizer
 from trm_jax.errors import UserError, differences, listing
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 
@@ -46,12 +46,14 @@ class ModelFolder:
     backbone_config: QwenConfig
     trm_config: TRMConfig | None  # None if no recursion was imported
     backbone_fingerprint: str
+    base_model: HubModel | None  # that the backbone was converted from; None if that was a local folder
 
     @classmethod
     def of(cls, path: pathlib.Path, values: Mapping[str, Any]) -> Self:
-        """Makes it from the contents of its config.json. Raises ConfigError."""
+        """Makes it from the contents of its config.json. Raises ConfigError or HubError."""
         trm_config = None if values["trm"] is None else TRMConfig.from_json(values["trm"])
-        return cls(path, QwenConfig.from_json(values["backbone"]), trm_config, values["fingerprint"])
+        base_model = HubModel.from_json(values.get("base_model"))  # former versions did not record it
+        return cls(path, QwenConfig.from_json(values["backbone"]), trm_config, values["fingerprint"], base_model)
 
     @property
     def model(self) -> "ModelFolder":

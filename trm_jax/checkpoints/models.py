@@ -14,6 +14,7 @@ from trm_jax.checkpoints.folders import CheckpointError, ModelFolder, RunFolder,
 from trm_jax.checkpoints.integrity import DamageError, Fingerprint, require_sealed, seal
 from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_sound, require_same_weights
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.data import HubModel
 from trm_jax.errors import listing
 from trm_jax.hardware import placements
 from trm_jax.model import (
@@ -37,10 +38,12 @@ def save_model(
     backbone_weights: Iterable[tuple[str, Any]],
     trm: TRM | None = None,
     ema: TRM | None = None,
+    base_model: HubModel | None = None,
 ) -> None:
     """Writes config and weights of a model folder; only one of the `backbone_weights` is held in memory at a time.
 
-    `ema` is the moving average of `trm`; without one, `trm` stands for both.
+    `ema` is the moving average of `trm`; without one, `trm` stands for both. `base_model` is the model of the hub that the
+    backbone was, if it was one.
 
     Example: `save_model(folder, backbone.config, named_weights(backbone).items())`.
     """
@@ -51,7 +54,7 @@ def save_model(
         _save_weights(folder / "ema", named_weights(trm if ema is None else ema).items())
     config = None if trm is None else trm.config.to_json()
     values = {"kind": "model", "backbone": backbone.to_json(), "fingerprint": str(fingerprint), "trm": config}
-    write_config(folder, values)
+    write_config(folder, values | {"base_model": base_model and dataclasses.asdict(base_model)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +113,24 @@ class SavedModel:
         return self.checkpoint or self.folder.path
 
     @property
+    def results(self) -> pathlib.Path:
+        """The folder for results of it, such as evaluations."""
+        return self.folder.path
+
+    @property
     def trm_config(self) -> TRMConfig | None:
         """The recursion that was trained or imported, None if there is none."""
         return self.folder.config.trm if isinstance(self.folder, RunFolder) else self.folder.trm_config
 
     def load(self, dtype=None, use_ema: bool = True) -> QwenTRM:
-        """The model; arguments and errors are those of `load_model`."""
+        """The model.
+
+        Args:
+            dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
+            use_ema: take the moving average of the recursion's weights instead of the raw ones.
+
+        Raises CheckpointError or WeightsError.
+        """
         backbone = load_backbone(self.folder.model, dtype)
         trm = new_trm(backbone, TRMConfig.residual()) if self.trm_config is None else self.load_trm(use_ema)
         return QwenTRM(backbone, cast(trm, backbone.embedding.dtype))
@@ -140,21 +155,6 @@ class SavedModel:
         return own if model is None else f"{own} {Fingerprint.of(named_weights(model.trm).items())}"
 
 
-def load_model(path: str | os.PathLike, dtype=None, use_ema: bool = True) -> QwenTRM:
-    """A model from a folder of convert_qwen.py (its recursion untrained, unless one was imported) or of train.py.
-
-    Args:
-        path: the model folder, a training folder (of which the newest checkpoint is loaded) or the folder of one checkpoint.
-        dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
-        use_ema: take the moving average of the recursion's weights instead of the raw ones.
-
-    Raises CheckpointError or WeightsError.
-
-    Example: `model = trm_jax.load_model("runs/gsm8k", dtype="bfloat16")`.
-    """
-    return SavedModel.open(path).load(dtype, use_ema)
-
-
 def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
     """The backbone of a model folder, in `dtype`, or as it is stored. Raises CheckpointError or WeightsError.
 
@@ -166,10 +166,19 @@ def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
     return backbone
 
 
-def load_tokenizer(path: str | os.PathLike):
+def backbone_dtype(folder: ModelFolder) -> str:
+    """The type in which the backbone of a model folder is stored, bfloat16 or float32.
+
+    Example: `backbone_dtype(open_folder("runs/model").model)`.
+    """
+    stored = ocp.metadata((folder.path / "backbone" / "embedding").absolute()).metadata["weight"]
+    return str(stored.dtype)
+
+
+def tokenizer_of(path: str | os.PathLike):
     """The tokenizer that belongs to a model folder, a training folder, or one checkpoint of it.
 
-    Example: `trm_jax.load_tokenizer("runs/gsm8k").decode(tokens)`.
+    Example: `tokenizer_of("runs/gsm8k").decode(tokens)`.
     """
     return open_folder(_folder_of(pathlib.Path(path))).model.tokenizer
 

@@ -7,7 +7,7 @@ from trm_jax.checkpoints import open_folder, replacing, save_model
 from trm_jax.conversion.hugging_face import copy_tokenizer, read_backbone, stored_dtype
 from trm_jax.conversion.hugging_face_config import read_config
 from trm_jax.conversion.mathllm import read_trm_checkpoint
-from trm_jax.data import check_tokenizer, end_token, read_tokenizer
+from trm_jax.data import HubModel, check_tokenizer, end_token, read_tokenizer
 from trm_jax.errors import listing
 from trm_jax.model import TRM
 
@@ -18,7 +18,8 @@ def convert(
     """Writes the model folder `output`, with the backbone in `dtype`; an existing model folder is replaced.
 
     Without a `dtype` the weights keep theirs; float16 becomes float32, which holds it. Completions of the new model end at
-    the end tokens of the folder's configs, and at the token with which the chat template ends an answer.
+    the end tokens of the folder's configs, and at the token with which the chat template ends an answer. A model of the hub
+    is recorded with its revision.
 
     Returns the recursion in `trm_checkpoint`, the original's `trm_model.pt`, or None. Raises a UserError if something does
     not fit; what was in `output` then stays as it was.
@@ -30,7 +31,8 @@ def convert(
     config = dataclasses.replace(config, end_tokens=(*config.end_tokens, end_token(tokenizer)))
     trm, ema = (None, None) if trm_checkpoint is None else read_trm_checkpoint(trm_checkpoint, config)
     with replacing(output) as folder:
-        save_model(folder, config, read_backbone(source, config, dtype or stored_dtype(source)), trm, ema)
+        weights = read_backbone(source, config, dtype or stored_dtype(source))
+        save_model(folder, config, weights, trm, ema, HubModel.at(source))
         copy_tokenizer(source, folder / "tokenizer")
     return trm
 

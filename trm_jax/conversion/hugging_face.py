@@ -15,7 +15,7 @@ from trm_jax.checkpoints import all_finite
 from trm_jax.config import ConfigError, QwenConfig
 from trm_jax.conversion.hugging_face_config import read_config, to_hugging_face
 from trm_jax.conversion.safetensors_files import DTYPES, StoredTensor, find_tensors
-from trm_jax.data import HubError, require_hub
+from trm_jax.data import HubError, HubModel, require_hub
 from trm_jax.model import Qwen, WeightsError, abstract_qwen, check_weights, named_weights
 
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -46,8 +46,10 @@ TOKENIZER_FILES = (
 )
 
 
-def find_model(name: str) -> pathlib.Path:
+def find_model(name: str, revision: str | None = None) -> pathlib.Path:
     """The folder of a model: `name` itself, or the model with this hub id, downloaded. Raises ConfigError or HubError.
+
+    `revision` is a commit, branch or tag of the hub; None is the newest.
 
     Example: `find_model("Qwen/Qwen2.5-Math-1.5B-Instruct")`.
     """
@@ -58,14 +60,7 @@ def find_model(name: str) -> pathlib.Path:
         raise ConfigError(f"{name} is {kind}: give the folder with config.json, tokenizer and safetensors files")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ConfigError(f"{name!r} is neither a folder nor a hub id such as Qwen/Qwen2.5-Math-1.5B-Instruct")
-    import huggingface_hub
-
-    require_hub(name)
-    try:
-        files = ["*.json", "*.safetensors", "merges.txt", "*.jinja"]
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise HubError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
+    return HubModel(name, revision).fetch(["*.json", "*.safetensors", "merges.txt", "*.jinja"])
 
 
 def find_config(name: str) -> QwenConfig:
@@ -149,7 +144,7 @@ def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: p
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies whatever tokenizer files the source has."""
+    """Copies whatever tokenizer files the source has. Example: `copy_tokenizer(source, folder / "tokenizer")`."""
     target.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         if (source / name).is_file():

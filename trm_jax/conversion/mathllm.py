@@ -6,28 +6,13 @@ import zipfile
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
+from trm_jax.conversion.recursion import from_original
 from trm_jax.errors import listing
-from trm_jax.model import TRM, WeightsError, check_weights, named_weights, with_weights
+from trm_jax.model import TRM, WeightsError
 
-# Component and name in the original's state dicts, for each weight of ours. Kernels are stored transposed.
-KEYS = {
-    "y_init": "interface.y_init",
-    "block.norm1.scale": "engine.block.norm1.weight",
-    "block.attention.query.kernel": "engine.block.attn.q_proj.weight",
-    "block.attention.key.kernel": "engine.block.attn.k_proj.weight",
-    "block.attention.value.kernel": "engine.block.attn.v_proj.weight",
-    "block.attention.output.kernel": "engine.block.attn.o_proj.weight",
-    "block.norm2.scale": "engine.block.norm2.weight",
-    "block.mlp.gate.kernel": "engine.block.mlp.gate_proj.weight",
-    "block.mlp.up.kernel": "engine.block.mlp.up_proj.weight",
-    "block.mlp.down.kernel": "engine.block.mlp.down_proj.weight",
-    "norm.scale": "heads.norm.weight",
-    "head": "heads.lm_head.weight",
-}
 COMPONENTS = ("interface", "engine", "heads")
 LOOP_COUNTS = {"latent_updates": "n_latent", "recursions": "T_recursion", "supervision_steps": "N_supervision"}
 
@@ -92,17 +77,10 @@ def _mathllm_trm(backbone: QwenConfig, config: TRMConfig) -> TRM:
 
 
 def _fill(abstract: TRM, tensors: dict[str, Any], path: pathlib.Path) -> TRM:
-    expected = {KEYS[name]: _original_shape(name, leaf.shape) for name, leaf in named_weights(abstract).items()}
     if others := [name for name, tensor in tensors.items() if not _is_dense(tensor)]:
         raise WeightsError(f"{path} holds something else than dense floating-point tensors: {listing(others)}")
-    check_weights(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, where=f" in {path}")
-    weights = {}
-    for name, leaf in named_weights(abstract).items():
-        value = tensors[KEYS[name]].float().numpy()
-        if not np.isfinite(value).all():
-            raise WeightsError(f"{KEYS[name]} in {path} holds numbers that are not finite")
-        weights[name] = jnp.asarray(value.T if name.endswith("kernel") else value.reshape(leaf.shape))
-    return with_weights(abstract, weights)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return from_original(abstract, shapes, lambda key: tensors[key].float().numpy(), path)
 
 
 def _is_dense(tensor: Any) -> bool:
@@ -115,9 +93,3 @@ def _is_dense(tensor: Any) -> bool:
         and tensor.is_floating_point()
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
     )
-
-
-def _original_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if name == "y_init":
-        return (1, 1, *shape)
-    return shape[::-1] if name.endswith("kernel") else shape

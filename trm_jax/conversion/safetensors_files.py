@@ -42,7 +42,7 @@ def find_tensors(folder: pathlib.Path) -> dict[str, StoredTensor]:
     Names that carry another prefix, as `torch.compile` and wrappers of a model leave it, are recognised, and that is logged.
     Raises WeightsError.
     """
-    tensors = _tensors(_files(folder))
+    tensors = tensors_in(_files(folder))
     renamed = _without_prefixes(tensors)
     if renamed.keys() != tensors.keys():
         old, new = next((old, new) for old, new in zip(tensors, renamed, strict=True) if old != new)
@@ -88,7 +88,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         raise WeightsError(f"{index} names files outside its folder: {listing(outside)}")
     if lost := [name for name in names if not (folder / name).is_file()]:
         raise WeightsError(f"{index} names files that are not there: {listing(lost)}")
-    tensors = _tensors([folder / name for name in names])
+    tensors = tensors_in([folder / name for name in names])
     places = {key: folder / name for key, name in places.items() if not key.endswith(UNUSED)}
     if lost := [key for key, place in places.items() if key not in tensors or tensors[key].path != place]:
         raise WeightsError(f"{index} names tensors that are not in their files: {listing(lost)}")
@@ -106,7 +106,7 @@ def _others(folder: pathlib.Path) -> str:
     return ""
 
 
-def _tensors(paths: Sequence[pathlib.Path]) -> dict[str, StoredTensor]:
+def tensors_in(paths: Sequence[pathlib.Path]) -> dict[str, StoredTensor]:
     """The tensors of several files, all of them of a type that a weight can have."""
     found: dict[str, StoredTensor] = {}
     for path in paths:

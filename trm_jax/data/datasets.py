@@ -12,7 +12,7 @@ import numpy as np
 from trm_jax.config import DataConfig
 from trm_jax.data.answers import reference_answer
 from trm_jax.data.columns import Columns, Row, is_wrong, to_row
-from trm_jax.data.hub import HubError, require_hub
+from trm_jax.data.hub import HubError, HubModel, require_hub
 from trm_jax.data.judges import same_answer
 from trm_jax.data.readers import DataError, NumberedRow, is_rows, read_rows
 
@@ -43,6 +43,18 @@ def own_test_set(sources: Sequence[str]) -> str | None:
     Example: `own_test_set(["gsm8k"])` is `"gsm8k"`.
     """
     return sources[0] if len(sources) == 1 and sources[0] in SHORT_NAMES else None
+
+
+def public_name(source: str) -> str:
+    """What others may read about where rows came from: the name of a public set; of a file or folder only that it is one.
+
+    Example: `public_name("/home/me/rows.jsonl")` is `"a local file"`.
+    """
+    path = pathlib.Path(source)
+    if source in SHORT_NAMES:
+        return source
+    is_local = path.exists() or is_rows(path) or HubModel.named(source.partition(":")[0]) is None
+    return "a local file" if is_local else source
 
 
 def evaluation_rows(config: DataConfig, source: str | None, limit: int) -> list[Row]:

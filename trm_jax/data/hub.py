@@ -1,4 +1,10 @@
-"""Tells at once whether the Hugging Face hub can be reached."""
+"""The Hugging Face hub: whether it can be reached, which is told at once, and files of its models."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any, Self
 
 from trm_jax.errors import UserError
 
@@ -28,3 +34,53 @@ def require_hub(wanted: str) -> None:
             f"{wanted!r} is not here, and {constants.ENDPOINT} cannot be reached ({error}): give a local folder or file, or "
             "set HF_HUB_OFFLINE=1 to use what was downloaded before"
         ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class HubModel:
+    """A model of the hub, at a revision.
+
+    Example: `HubModel.named("Qwen/Qwen2.5-Math-1.5B-Instruct").fetch(["config.json"])`.
+    """
+
+    id: str
+    revision: str | None = None  # a commit, branch or tag; None is the newest
+
+    @classmethod
+    def named(cls, name: str) -> Self | None:
+        """The model that `user/name` or `user/name@revision` names; None if a text is no such name."""
+        found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
+        return found and cls(*found.groups())
+
+    @classmethod
+    def at(cls, folder: pathlib.Path) -> Self | None:
+        """The model and commit whose files a folder of the hub's own cache holds; None for any other folder."""
+        found = re.fullmatch(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})", "/".join(folder.absolute().parts[-3:]))
+        return found and cls(f"{found[1]}/{found[2]}", found[3])
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self | None:
+        """Makes it from the `base_model` of a JSON file; None for null. Raises HubError if it is neither."""
+        if values is None:
+            return None
+        if not isinstance(values, dict) or not isinstance(values.get("revision"), str):
+            raise HubError(f"the base model is {values!r:.80}; it must have an id and a revision")
+        if (found := cls.named(f"{values.get('id')}@{values['revision']}")) is None:
+            raise HubError(f"the base model is {values!r:.80}, which is no name and revision of the hub")
+        return found
+
+    def fetch(self, files: Sequence[str]) -> pathlib.Path:
+        """The folder with those of the model's files that fit one of these patterns, downloaded. Raises HubError."""
+        from huggingface_hub import errors, snapshot_download
+
+        require_hub(str(self))
+        try:
+            folder = snapshot_download(self.id, revision=self.revision, allow_patterns=list(files))
+        except errors.RevisionNotFoundError:
+            raise HubError(f"{self.id!r} has no revision {self.revision!r} on the hub") from None
+        except (OSError, ValueError, errors.HfHubHTTPError) as error:
+            raise HubError(f"{str(self)!r} is not a folder here and cannot be had from the hub: {error}") from None
+        return pathlib.Path(folder)
+
+    def __str__(self) -> str:
+        return self.id if self.revision is None else f"{self.id}@{self.revision}"

@@ -2,12 +2,13 @@
 
 import concurrent.futures
 import os
-import pathlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+
+from trm_jax.files import cache_folder
 
 
 def enable_compilation_cache() -> None:
@@ -18,8 +19,7 @@ def enable_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(caches / "trm_jax"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 
 class Programs:
