@@ -48,7 +48,7 @@ def test_an_evaluation_reads_each_config_once(folders, monkeypatch):
     saved = SavedModel.open(root / "train")
     model = saved.load()
     config = decode_config(model)
-    settings = settings_of(saved, model, config, "demo", 48, "float32", "ema", samples=1, seed=0)
+    settings = settings_of(saved, model, config, "demo", 48, "float32", "ema")
     assert saved.trained_on == ("demo",)
     assert settings["checkpoint"] == saved.label == "3"
     assert saved.tokenizer is saved.tokenizer
