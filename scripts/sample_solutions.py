@@ -34,7 +34,7 @@ class Options(cli.AnswerOptions):
 def main(options: Options) -> None:
     from trm_jax.checkpoints import SavedModel, open_folder
     from trm_jax.data import question_rows
-    from trm_jax.decoding import decode_config, generate_each
+    from trm_jax.decoding import Sampling, decode_config, generate_each
     from trm_jax.evaluation import evaluate
     from trm_jax.experiments import samples_file, write_solutions
     from trm_jax.hardware import describe_device

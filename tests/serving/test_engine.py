@@ -118,8 +118,7 @@ def test_closing_finishes_what_was_taken(model, config):
     assert [tokens_of(stream)[0] for stream in streams] == generate(model, PROMPTS[:3], LIMIT)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_fault_ends_all_requests_with_a_message(model, config, monkeypatch):
+def test_a_fault_ends_all_requests_with_a_message(model, config, monkeypatch, caplog):
     engine = Engine(model, config, capacity=80, rows=1)
 
     def fail(*args):
@@ -132,3 +131,5 @@ def test_a_fault_ends_all_requests_with_a_message(model, config, monkeypatch):
             tokens_of(stream)
     with pytest.raises(EngineError, match="the device is gone"):
         engine.submit(Request(PROMPTS[0], 4))
+    engine.close()
+    assert "the device is gone" in caplog.text  # with its traceback

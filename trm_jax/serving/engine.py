@@ -1,6 +1,7 @@
 """An engine that completes requests: one thread makes every call of JAX, and requests come and go between its chunks."""
 
 import collections
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from trm_jax.decoding import CAPACITY_STEP, DecodeConfig, Request, Room, Rows, p
 from trm_jax.errors import UserError
 from trm_jax.hardware import row_parts, tensor_parts
 from trm_jax.model import QwenTRM
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 16  # steps after which requests may join and leave, and are told what they have got
 
@@ -133,7 +136,7 @@ class Engine:
                 self._waiting.clear()
             for stream in active:
                 stream._pieces.put(EngineError(f"the engine has failed: {error}"))
-            raise
+            _log.exception("the engine has failed")
 
     def _admit(self, active: set[Stream]) -> bool:
         """Reads waiting requests into free rows, and ends those that were given up. False when there is no more to do."""
