@@ -159,21 +159,27 @@ def test_no_device_computes_the_logits_of_anothers_rows(mesh):
 def test_a_checkpoint_goes_on_on_any_mesh(tmp_path):
     """On the same mesh bit for bit."""
 
-    def next_loss(mesh):
+    def saved_on(mesh):
+        """Trains a batch and saves; the loss of the next."""
         with on(mesh):
             state, backbone = start("residual", ADAMW)
-            with Checkpoints(tmp_path) as checkpoints:
+            state, _ = program("residual", ADAMW, mesh)(state, backbone, batch(0))
+            with Checkpoints(tmp_path / str(mesh)) as checkpoints:
+                checkpoints.save(1, state)
+                checkpoints.wait()
+            _, metrics = program("residual", ADAMW, mesh)(state, backbone, batch(1))
+            return metrics.loss[:1]
+
+    def resumed_on(mesh, saved):
+        with on(mesh):
+            state, backbone = start("residual", ADAMW)
+            with Checkpoints(tmp_path / str(saved)) as checkpoints:
                 state = checkpoints.restore(state)
             _, metrics = program("residual", ADAMW, mesh)(state, backbone, batch(1))
             return metrics.loss[:1]
 
-    with on("data=4"):
-        state, backbone = start("residual", ADAMW)
-        state, _ = program("residual", ADAMW, "data=4")(state, backbone, batch(0))
-        with Checkpoints(tmp_path) as checkpoints:
-            checkpoints.save(1, state)
-            checkpoints.wait()
-        _, metrics = program("residual", ADAMW, "data=4")(state, backbone, batch(1))
-    assert next_loss("data=4") == metrics.loss[:1]
-    for mesh in (None, "fsdp=4"):
-        np.testing.assert_allclose(next_loss(mesh), metrics.loss[:1], rtol=1e-5)
+    for saved, others in (("data=4", (None, "fsdp=4")), (None, ("data=4", "fsdp=4")), ("fsdp=4", ("data=2,tensor=2",))):
+        loss = saved_on(saved)
+        assert resumed_on(saved, saved) == loss
+        for mesh in others:
+            np.testing.assert_allclose(resumed_on(mesh, saved), loss, rtol=1e-5)
