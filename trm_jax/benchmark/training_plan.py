@@ -138,9 +138,9 @@ class TrainingPlan:
         if self.gpus == 1:
             return compile_for(self.card, train_batch, state, backbone, batch)
         mesh = card_mesh(self.card, self.gpus, self.mesh)
-        placed = [placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
-        placed.append(placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
-        return compile_for(self.card, train_batch, *placed, mesh=mesh)
+        arguments = [placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
+        arguments.append(placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
+        return compile_for(self.card, train_batch, *arguments, mesh=mesh)
 
     def compile(self, link: float = NVLINK) -> str:
         """Peak memory and kernels of the longest batch, as XLA compiles it for the card.
