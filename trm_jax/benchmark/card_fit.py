@@ -8,6 +8,7 @@ import jax
 from trm_jax.hardware import (
     Card,
     Hlo,
+    describe_bytes,
 )
 
 
@@ -28,7 +29,17 @@ def block_of(trm):
     return trm.calls[0]
 
 
-def describe_fit(memory: Mapping[str, int], card: Card) -> str:
+def describe_plan(what: str, memory: Mapping[str, int], card: Card, gpus: int) -> list[str]:
+    """The first lines of a plan: what it is of, the bytes that each card needs, by part, and whether they fit."""
+    several, each = (f"{gpus} x ", " for each") if gpus > 1 else ("", "")
+    return [
+        f"{what}, on {several}{card.name}",
+        f"memory       {describe_bytes(memory)}, worked out{each}",
+        f"             {_describe_fit(memory, card)}",
+    ]
+
+
+def _describe_fit(memory: Mapping[str, int], card: Card) -> str:
     """Whether so many bytes, by part, fit into what JAX takes of a card."""
     share, usable = usable_memory(card)
     needed = sum(memory.values())

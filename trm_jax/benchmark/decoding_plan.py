@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.benchmark.card_fit import block_of, describe_compiled, describe_fit, placed, usable_memory
+from trm_jax.benchmark.card_fit import block_of, describe_compiled, describe_plan, placed, usable_memory
 from trm_jax.benchmark.exchange import NVLINK, describe_exchange
 from trm_jax.benchmark.lengths import gsm8k_lengths
 from trm_jax.benchmark.measure import describe_loops
@@ -31,7 +31,6 @@ from trm_jax.hardware import (
     card_mesh,
     compile_for,
     count_bytes,
-    describe_bytes,
     mesh_sizes,
     shardings,
     split_sharding,
@@ -142,13 +141,9 @@ class DecodingPlan:
         rows, step = max(self.rows, self.room.row_parts), self.step()
         loops = describe_loops(self.trm_config)
         head = f"evaluation, head {self.config.head}, cache {self.config.kv_cache}, {loops}, {self.dtype}"
-        several = "" if self.gpus == 1 else f"{self.gpus} x "
-        lines = [
-            f"{head}, {rows} rows of {self.room.capacity} tokens, on {several}{self.card.name}",
-            f"memory       {describe_bytes(self.memory())}, worked out{' for each' if several else ''}",
-            f"             {describe_fit(self.memory(), self.card)}",
-        ]
-        if not several:
+        what = f"{head}, {rows} rows of {self.room.capacity} tokens"
+        lines = describe_plan(what, self.memory(), self.card, self.gpus)
+        if self.gpus == 1:
             whole = step.times(tokens / rows).describe(self.card)
             lines.append(f"a token      of each row, worked out: {step.describe(self.card)}")
             lines.append(f"GSM8K's test {tokens:,} tokens of 1,319 answers, without reading the prompts: {whole}")

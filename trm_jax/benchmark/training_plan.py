@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trm_jax.benchmark.card_fit import block_of, describe_compiled, describe_fit, placed, usable_memory
+from trm_jax.benchmark.card_fit import block_of, describe_compiled, describe_plan, placed, usable_memory
 from trm_jax.benchmark.exchange import NVLINK, describe_exchange
 from trm_jax.benchmark.lengths import gsm8k_lengths, random_examples
 from trm_jax.benchmark.measure import describe_loops
@@ -29,7 +29,6 @@ from trm_jax.hardware import (
     compile_for,
     count_bytes,
     count_weights,
-    describe_bytes,
     largest,
     mesh_sizes,
     rows_shardings,
@@ -158,12 +157,8 @@ class TrainingPlan:
         most = parts * largest(lambda rows: sum(self.memory(rows * parts).values()) <= usable, MOST_BATCH)
         rows = f"at most --batch-size {most}" if most else "not even one row fits"
         head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {train.batch_size}"
-        several = "" if self.gpus == 1 else f"{self.gpus} x "
-        lines = [
-            f"{head}, on {several}{self.card.name}",
-            f"memory       {describe_bytes(self.memory())}, worked out{' for each' if several else ''}",
-            f"             {describe_fit(self.memory(), self.card)}; {rows}",
-        ]
-        if not several:
+        *lines, fit = describe_plan(head, self.memory(), self.card, self.gpus)
+        lines.append(f"{fit}; {rows}")
+        if self.gpus == 1:
             lines.append(f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}")
         return "\n".join(lines)
