@@ -6,12 +6,11 @@ import math
 
 import jax.numpy as jnp
 
-from trm_jax.decoding.shapes import power_of_two, round_up
+from trm_jax.decoding.shapes import FITTING, Reading, round_up
 from trm_jax.decoding.step import DecodeConfig, GenerationError
 from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest
 from trm_jax.model import QwenTRM
 
-PREFILL_ROWS = 8  # at most so many prompts are read together: their keys and values exist twice for a moment
 MOST_ROWS = 64  # of a batch whose size is not given
 
 _log = logging.getLogger(__name__)
@@ -34,15 +33,25 @@ class Room:
     prompt_length: int
     row_parts: int = 1  # into which a mesh splits the rows
     tensor_parts: int = 1  # and the heads
+    reading: Reading = FITTING  # how many prompts are read together: their keys and values exist twice for a moment
+    beside: tuple["Room", ...] = ()  # batches of as many rows that share the memory
+    options: tuple[str, str] = (
+        "--batch-size",
+        "--max-new-tokens",
+    )  # by which a user asks for rows, and for tokens in them
 
     def needed(self, rows: int, **others) -> dict[str, int]:
         """Bytes by part, beside the weights; `others` are fields of the recursion's config to be changed."""
         trm = dataclasses.replace(self.model.trm.config, **others)
-        together = round_up(min(power_of_two(rows), PREFILL_ROWS), self.row_parts)
+        numbers = self.reading.numbers
+        together = round_up(self.reading.number(min(rows, max(numbers))), self.row_parts)
         shapes = dict(rows=rows, capacity=self.capacity, prompt_rows=together, prompt_length=self.prompt_length)
         backbone, dtype = self.model.backbone, jnp.dtype(self.model.backbone.embedding.dtype)
         parts = dict(row_parts=self.row_parts, tensor_parts=self.tensor_parts)
-        return decoding_memory(backbone.config, trm, dtype, self.config.kept_passes, **shapes, **parts)
+        needed = decoding_memory(backbone.config, trm, dtype, self.config.kept_passes, **shapes, **parts)
+        return needed | {
+            f"beside: {room.config.head}": sum(room.needed(rows, **others).values()) for room in self.beside
+        }
 
     def fitting(self, free: int, most: int, **others) -> int:
         """The most rows, up to `most`, that fit into so many bytes; 0 if not even one does."""
@@ -71,7 +80,7 @@ class Room:
 
     def _refuse(self, rows: int, fitting: int, free: int, unit: int) -> str:
         needed = describe_bytes(self.needed(rows))
-        ways = [f"--batch-size {fitting}, {_size(self.needed(fitting))}"] if fitting else []
+        ways = [f"{self.options[0]} {fitting}, {_size(self.needed(fitting))}"] if fitting else []
         if self.config.kept_passes > 1:
             last = dataclasses.replace(self, config=dataclasses.replace(self.config, kv_cache="last_pass"))
             if found := last.fitting(free, rows) // unit * unit:
@@ -84,7 +93,7 @@ class Room:
                 size = _size(self.needed(found, num_kv_heads=heads))
                 ways.append(f"a recursion trained with --num-kv-heads {heads}, {size} for {found} rows")
         what = f"{rows} rows of {self.capacity} tokens need {needed}, and {free / 2**30:.3g} GiB are free"
-        return f"{what}. What would fit: {'; '.join([*ways, 'fewer --max-new-tokens'])}"
+        return f"{what}. What would fit: {'; '.join([*ways, f'fewer {self.options[1]}'])}"
 
 
 def _size(parts: dict[str, int]) -> str:

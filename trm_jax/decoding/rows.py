@@ -1,6 +1,7 @@
 """The rows of a batch: requests are read into those that are free, while the others go on."""
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from trm_jax.config import QwenConfig
-from trm_jax.decoding.room import PREFILL_ROWS
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling, row_key
-from trm_jax.decoding.shapes import coarse_capacity, pad_prompts, power_of_two, round_up
+from trm_jax.decoding.shapes import FITTING, Reading, capacities, coarse_capacity, pad_prompts, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,
     DecodeState,
@@ -78,9 +78,17 @@ class Rows:
     Example: `rows = Rows(model, config, count=8, capacity=256, longest=128)`.
     """
 
-    def __init__(self, model: QwenTRM, config: DecodeConfig, count: int, capacity: int, longest: int):
+    def __init__(
+        self,
+        model: QwenTRM,
+        config: DecodeConfig,
+        count: int,
+        capacity: int,
+        longest: int,
+        reading: Reading = FITTING,
+    ):
         """`model` is one of `for_decoding`. A row has room for `capacity` tokens, of which at most `longest` are new."""
-        self._model, self._config, self._most = model, config, capacity
+        self._model, self._config, self._most, self._reading = model, config, capacity, reading
         self._state = DecodeState.empty(model, config, count, min(coarse_capacity(1), capacity), longest)
         self._owners: list[tuple[Hashable, int] | None] = [None] * count
         self._longest = 0  # tokens of the longest unfinished row
@@ -94,44 +102,57 @@ class Rows:
         return [row for row, owner in enumerate(self._owners) if owner is None]
 
     @property
-    def requests(self) -> set[Hashable]:
-        """What the requests that rows hold are called."""
-        return {owner[0] for owner in self._owners if owner is not None}
+    def owners(self) -> set[tuple[Hashable, int]]:
+        """What rows hold: what a request is called, and which sample of it."""
+        return {owner for owner in self._owners if owner is not None}
 
     def read(self, requests: Mapping[Hashable, Request]) -> None:
         """Reads as many requests, by what they are to be called, as there are free rows for all their samples."""
-        waiting, together = list(requests), round_up(PREFILL_ROWS, row_parts())
+        waiting, together = list(requests), round_up(max(self._reading.numbers), row_parts())
         for start in range(0, len(waiting), together):
             self._read({name: requests[name] for name in waiting[start : start + together]})
 
     def _read(self, requests: Mapping[Hashable, Request]) -> None:
-        names = [(name, sample) for name, request in requests.items() for sample in range(request.samples)]
-        rows, numbers = self.free[: len(names)], {name: number for number, name in enumerate(requests)}
+        owners = [(name, sample) for name, request in requests.items() for sample in range(request.samples)]
+        numbers = {name: number for number, name in enumerate(requests)}
         self._longest = max(self._longest, *(len(request.prompt) for request in requests.values()))
         self._fit_capacity()
-        every = [(requests[name], sample) for name, sample in names]
-        placement = Placement(
-            rows=_padded(rows, jnp.int32, len(self)),  # a row beyond the batch takes nothing
-            prompts=_padded([numbers[name] for name, _ in names], jnp.int32),
-            limits=_padded([request.limit for request, _ in every], jnp.int32),
-            keys=_padded(
-                [row_key(request.sampling.seed, request.prompt, sample) for request, sample in every], jnp.uint32
-            ),
-            temperatures=_padded([request.sampling.temperature for request, _ in every], jnp.float32),
-            top_ps=_padded([request.sampling.top_p for request, _ in every], jnp.float32),
-        )
         prompts = self._prefill([request.prompt for request in requests.values()])
-        self._state = insert(self._state, prompts, placement, self._config)
-        for row, owner in zip(rows, names, strict=True):
-            self._owners[row] = owner
+        together = max(self._reading.numbers)
+        for part in (owners[start : start + together] for start in range(0, len(owners), together)):
+            rows = self.free[: len(part)]
+            self._insert(prompts, rows, [numbers[name] for name, _ in part], [(requests[name], n) for name, n in part])
+            for row, owner in zip(rows, part, strict=True):
+                self._owners[row] = owner
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prompts:
-        """Reads prompts; their number is padded to a power of two, so that few programs are compiled.
+        """Reads prompts; on a mesh their number is a multiple of the parts that rows are split into."""
+        missing = round_up(self._reading.number(min(len(prompts), max(self._reading.numbers))), row_parts()) - len(
+            prompts
+        )
+        padded = pad_prompts([*prompts, *[prompts[0]] * missing], self._reading.padded)
+        return prefill(self._model, *put_rows(padded), self._config)
 
-        On a mesh it is padded to a multiple of the parts that rows are split into, too.
-        """
-        missing = round_up(power_of_two(len(prompts)), row_parts()) - len(prompts)
-        return prefill(self._model, *put_rows(pad_prompts([*prompts, *[prompts[0]] * missing])), self._config)
+    def _insert(
+        self, prompts: Prompts, rows: list[int], numbers: list[int], samples: list[tuple[Request, int]]
+    ) -> None:
+        """Puts the prompts of these numbers into rows, one for each sample of a request."""
+        missing = self._reading.number(len(rows)) - len(rows)
+
+        def padded(values: Sequence, dtype, filling=None) -> jax.Array:
+            return jnp.array([*values, *[values[0] if filling is None else filling] * missing], dtype)
+
+        samplings = [request.sampling for request, _ in samples]
+        keys = [row_key(request.sampling.seed, request.prompt, sample) for request, sample in samples]
+        placement = Placement(
+            rows=padded(rows, jnp.int32, len(self)),  # a row beyond the batch takes nothing
+            prompts=padded(numbers, jnp.int32),
+            limits=padded([request.limit for request, _ in samples], jnp.int32),
+            keys=padded(keys, jnp.uint32),
+            temperatures=padded([sampling.temperature for sampling in samplings], jnp.float32),
+            top_ps=padded([sampling.top_p for sampling in samplings], jnp.float32),
+        )
+        self._state = insert(self._state, prompts, placement, self._config)
 
     def advance(self, finished: int, steps: int = ENDLESS) -> list[Progress]:
         """Decodes until so many rows are finished or free, one has filled its capacity, or so many steps are done.
@@ -139,8 +160,7 @@ class Rows:
         Returns what all rows at work have come to. Those that are finished are free afterwards.
         """
         self._fit_capacity()
-        state = decode_until(self._model, self._state, np.int32(finished), np.int32(steps), self._config)
-        self._state = state
+        state = self._decode(finished, steps)
         found = jax.device_get((state.finished, state.counts, state.backbone.lengths, state.tokens, state.steps))
         ended, counts, lengths, tokens, taken = found
         self._longest = int(np.max(np.where(ended, 0, lengths)))
@@ -152,21 +172,40 @@ class Rows:
         self._owners = [None if ended[row] else owner for row, owner in enumerate(self._owners)]
         return progress
 
-    def stop(self, requests: set[Hashable]) -> None:
-        """Ends the completions of these requests where they are; their rows are free afterwards."""
-        stopped = np.array([owner is not None and owner[0] in requests for owner in self._owners])
+    def _decode(self, finished: int, steps: int) -> DecodeState:
+        self._state = decode_until(self._model, self._state, np.int32(finished), np.int32(steps), self._config)
+        return self._state
+
+    def stop(self, owners: set[tuple[Hashable, int]]) -> None:
+        """Ends these samples of requests where they are; their rows are free afterwards."""
+        stopped = np.array([owner in owners for owner in self._owners])
         if stopped.any():
             self._state = stop_rows(self._state, stopped)
             self._owners = [None if stopped[row] else owner for row, owner in enumerate(self._owners)]
 
     def _fit_capacity(self) -> None:
         """Resizes the rows to the next capacity of a coarse scale, because attention reads all of it for every token."""
-        capacity = min(coarse_capacity(self._longest + 1), self._most)
+        self._resize(min(coarse_capacity(self._longest + 1), self._most))
+
+    def _resize(self, capacity: int) -> None:
         if capacity != self._state.backbone.capacity:
             self._state = self._state.resize(capacity)
 
+    def compile(self) -> None:
+        """Compiles every program that later calls can need, by running it once; all rows must be free.
 
-def _padded(values: Sequence, dtype, filling=None) -> jax.Array:
-    """The values, and then the first of them, or `filling`, up to a number that is a power of two."""
-    filling = values[0] if filling is None else filling
-    return jnp.array([*values, *[filling] * (power_of_two(len(values)) - len(values))], dtype)
+        There are some for each capacity, each length of a prompt and each number of them: for `reading=FEW` about a hundred.
+        """
+        sizes = capacities(self._most)
+        for first, second in itertools.combinations(sizes, 2):
+            for capacity in (first, second, first):
+                self._resize(capacity)
+        for number, capacity in itertools.product(self._reading.numbers, sizes):
+            self._resize(capacity)
+            for length in sorted({self._reading.padded(length) for length in range(1, capacity)}):
+                prompt = [0] * min(length, capacity - 1)
+                prompts = self._prefill([prompt] * number)
+                self._insert(prompts, [len(self)] * number, [0] * number, [(Request(prompt, 1), 0)] * number)
+            self._state = stop_rows(self._state, np.zeros(len(self), bool))
+            self._decode(finished=len(self), steps=1)
+        self._resize(sizes[0])

@@ -1,6 +1,7 @@
 """The few shapes that prompts and caches are padded to: each of them costs the compilation of a program."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,13 +16,25 @@ def coarse_capacity(tokens: int) -> int:
     return power * 3 // 4 if power > FIRST_CAPACITY and tokens <= power * 3 // 4 else power
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32[B,S], padded on the right to a common `padded_length`, and their lengths int32[B].
+def capacities(most: int) -> list[int]:
+    """All capacities that rows of at most `most` tokens can have. Example: `capacities(300)` is `[128, 192, 256, 300]`."""
+    found = [min(coarse_capacity(1), most)]
+    while found[-1] < most:
+        found.append(min(coarse_capacity(found[-1] + 1), most))
+    return found
+
+
+def pad_prompts(
+    prompts: Sequence[Sequence[int]], padded: Callable[[int], int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as int32[B,S], padded on the right to a common length, and their lengths int32[B].
+
+    `padded` gives the common length for the longest one; without it that is `padded_length`.
 
     Example: `tokens, lengths = pad_prompts([[1, 2, 3], [4, 5]])`.
     """
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
+    tokens = np.zeros((len(prompts), (padded or padded_length)(int(lengths.max()))), np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     return tokens, lengths
@@ -36,6 +49,23 @@ def padded_length(length: int) -> int:
     return max(SHORTEST, round_up(length, step))
 
 
+def coarse_length(length: int) -> int:
+    """The next of 64, 128, 192, 256, 384, …: two lengths from one power of two to the next."""
+    return SHORTEST if length <= SHORTEST else coarse_capacity(length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The shapes in which prompts are read, and so the number of programs that reading them takes."""
+
+    numbers: tuple[int, ...]  # of prompts, or of rows that take one, together
+    padded: Callable[[int], int]  # the length that prompts are padded to
+
+    def number(self, count: int) -> int:
+        """What so many prompts are padded to."""
+        return next(number for number in self.numbers if number >= count)
+
+
 def round_up(number: int, step: int) -> int:
     """The least multiple of `step` that is not below `number`. Example: `round_up(17, 16)` is 32."""
     return -(-number // step) * step
@@ -44,3 +74,9 @@ def round_up(number: int, step: int) -> int:
 def power_of_two(count: int) -> int:
     """The least power of two that is not below `count`."""
     return 2 ** (count - 1).bit_length()
+
+
+# Of a batch that is decoded once: few prompts are read in vain. Of one that serves for days, every program of which may be
+# compiled at its start: one prompt takes little longer than an eighth of eight, because reading is bound by arithmetic.
+FITTING = Reading((1, 2, 4, 8), padded_length)
+FEW = Reading((1,), coarse_length)

@@ -1,7 +1,7 @@
 """The machine: its devices and memory, and what is compiled for it."""
 
 from trm_jax.hardware.cards import CARDS, Card, find_card
-from trm_jax.hardware.compilation import Programs
+from trm_jax.hardware.compilation import Programs, compilations
 from trm_jax.hardware.devices import choose_device, describe_device, has_nvidia_gpu
 from trm_jax.hardware.flops import count_flops
 from trm_jax.hardware.hlo import Collective, Hlo

@@ -1,6 +1,7 @@
 """Compilation: reports programs while they are compiled, and keeps them on disk for the next start."""
 
 import concurrent.futures
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -71,6 +72,24 @@ class Programs:
                 memory = "" if needed is None else f", which needs {needed / 2**30:.2f} GiB"
                 self._say(f"compiled  {name} {when}{memory}")
         self.seconds += time.perf_counter() - started
+
+
+@functools.cache
+def compilations() -> list[float]:
+    """A list that gets, from the first call on, the seconds of each compilation in this process.
+
+    What JAX finds on disk counts too: whoever waits for a program waits for that as well.
+
+    Example: `before = len(compilations())`.
+    """
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **details) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return seconds
 
 
 def _key(args) -> tuple:

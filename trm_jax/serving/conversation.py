@@ -1,7 +1,7 @@
 """A conversation of several turns, as prompts."""
 
 from trm_jax.data import encode_chat
-from trm_jax.serving.engine import EngineError
+from trm_jax.serving.stream import EngineError
 
 
 class Conversation:

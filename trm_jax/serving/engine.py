@@ -2,88 +2,87 @@
 
 import collections
 import logging
-import queue
 import threading
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Self
 
-from trm_jax.decoding import CAPACITY_STEP, DecodeConfig, Request, Room, Rows, padded_length, require_prompts, round_up
-from trm_jax.errors import UserError
+import jax
+
+from trm_jax.decoding import (
+    CAPACITY_STEP,
+    FEW,
+    MOST_ROWS,
+    DecodeConfig,
+    Request,
+    Room,
+    Rows,
+    padded_length,
+    require_prompts,
+    round_up,
+)
 from trm_jax.hardware import row_parts, tensor_parts
 from trm_jax.model import QwenTRM
+from trm_jax.serving.stream import EndedError, EngineError, FullError, Piece, Stream
 
 _log = logging.getLogger(__name__)
 
 CHUNK = 16  # steps after which requests may join and leave, and are told what they have got
-
-
-class EngineError(UserError):
-    """A request that the engine cannot take, or could not finish."""
-
-
-class Piece(NamedTuple):
-    """What a chunk has added to one sample of a request."""
-
-    sample: int
-    tokens: list[int]
-    steps: list[int]  # the supervision steps that each token took
-    end: Literal["stop", "length"] | None = None  # of the sample: an end token, or the limit
-
-
-class Stream:
-    """The completions of one request, as they come. Iterating waits for the next piece, and ends when all samples have."""
-
-    def __init__(self, request: Request):
-        self.request = request
-        self._pieces: queue.SimpleQueue[Piece | Exception] = queue.SimpleQueue()
-        self._sent = [0] * request.samples  # tokens of each sample
-        self.cancelled = False
-
-    def __iter__(self) -> Iterator[Piece]:
-        """Raises EngineError if the engine fails, or is closed, before the request is done."""
-        left = self.request.samples
-        while left:
-            piece = self._pieces.get()
-            if isinstance(piece, Exception):
-                raise piece
-            left -= piece.end is not None
-            yield piece
-
-    def cancel(self) -> None:
-        """Gives the request up: its rows are free after the chunk that is being decoded."""
-        self.cancelled = True
+MOST_ROWS_ON_CPU = 8  # where each row more makes a step longer
 
 
 class Engine:
-    """A batch of rows, and the requests that wait for one.
+    """Batches of rows, one for each way to decode, and the requests that wait for a row.
 
     A greedy completion is what `generate` makes of the prompt, whoever else is served.
 
-    Example: `with Engine(model, decode_config(model), capacity=512) as engine: ...`.
+    Example: `with Engine(model, {"trm": decode_config(model)}, capacity=512) as engine: ...`.
     """
 
     def __init__(
-        self, model: QwenTRM, config: DecodeConfig, capacity: int, rows: int | None = None, most_waiting: int = 256
+        self,
+        model: QwenTRM,
+        configs: Mapping[str, DecodeConfig],
+        capacity: int,
+        rows: int | None = None,
+        most_waiting: int = 256,
+        warm: bool = False,
     ):
-        """`model` is one of `for_decoding`, `config` one whose rows may draw.
+        """`model` is one of `for_decoding`, `configs` have names and rows that may draw.
 
         Args:
             capacity: tokens of the longest prompt and its completion together.
-            rows: of the batch; None: as many as fit into the memory, at most 64.
+            rows: of each batch; None: as many as fit into the memory, at most 64, on a CPU 8.
             most_waiting: requests that may wait for a row; more are refused.
+            warm: compile at once every program that requests can need.
+
+        Raises NoRoomError.
         """
         self.capacity = round_up(capacity, CAPACITY_STEP)
-        room = Room(model, config, self.capacity, padded_length(self.capacity), row_parts(), tensor_parts())
-        count = room.choose_rows(rows, most=room.row_parts * 64, samples=1)
+        count = self._choose_rows(model, list(configs.values()), rows)
         self._backbone_config = model.backbone.config
-        self._rows = Rows(model, config, count, self.capacity, longest=self.capacity)
-        self._ends = set(config.end_tokens)
-        self._waiting: collections.deque[Stream] = collections.deque()
-        self._most_waiting = most_waiting
+        self._batches = {
+            name: _Batch(Rows(model, config, count, self.capacity, self.capacity, FEW), set(config.end_tokens))
+            for name, config in configs.items()
+        }
+        self.rows = count
+        self._most_waiting, self._warm = most_waiting, warm
         self._changed = threading.Condition()
-        self._closed, self._failure = False, None
+        self._closed, self.failure, self._ready = False, None, threading.Event()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
+        self._ready.wait()
+        if self.failure:
+            raise self.failure
+
+    def _choose_rows(self, model: QwenTRM, configs: list[DecodeConfig], wanted: int | None) -> int:
+        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), reading=FEW)
+        options = dict(options=("--rows", "--max-length"))
+        first, *others = (
+            Room(model, config, self.capacity, padded_length(self.capacity), **parts, **options) for config in configs
+        )
+        room = Room(**vars(first) | {"beside": tuple(others)})
+        most = MOST_ROWS_ON_CPU if wanted is None and jax.default_backend() == "cpu" else MOST_ROWS
+        return room.choose_rows(wanted, most=room.row_parts * most, samples=1)
 
     def __enter__(self) -> Self:
         return self
@@ -91,27 +90,47 @@ class Engine:
     def __exit__(self, *error) -> None:
         self.close()
 
-    def submit(self, request: Request) -> Stream:
-        """Lets a request wait for its rows. Raises GenerationError or EngineError if it cannot be taken."""
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a row."""
+        return sum(len(batch.waiting) for batch in self._batches.values())
+
+    @property
+    def busy(self) -> dict[str, int]:
+        """Rows at work, by the name of the config."""
+        return {name: len(batch.rows) - len(batch.rows.free) for name, batch in self._batches.items()}
+
+    def submit(self, name: str, request: Request, stream: Stream | None = None) -> Stream:
+        """Lets a request wait for its rows; `name` is that of its config. Its pieces come to the `stream` that is returned.
+
+        Raises GenerationError, EngineError, FullError or EndedError if it cannot be taken.
+        """
         require_prompts([request.prompt], [request.limit], self._backbone_config)
         if len(request.prompt) + request.limit > self.capacity:
             raise EngineError(
                 f"a prompt of {len(request.prompt):,} tokens and {request.limit:,} new ones are more than the "
                 f"{self.capacity:,} of a row"
             )
-        if request.samples > len(self._rows):
-            raise EngineError(
-                f"{request.samples} completions of a prompt need as many rows; there are {len(self._rows)}"
-            )
-        stream = Stream(request)
+        if request.samples > self.rows:
+            raise EngineError(f"{request.samples} completions of a prompt need as many rows; there are {self.rows}")
+        stream = stream or Stream(request)
         with self._changed:
-            if self._closed or self._failure:
-                raise EngineError(str(self._failure or "the engine is closed"))
-            if len(self._waiting) >= self._most_waiting:
-                raise EngineError(f"{len(self._waiting)} requests are waiting already")
-            self._waiting.append(stream)
+            if self._closed or self.failure:
+                raise EndedError(str(self.failure or "the engine is closed"))
+            if self.waiting >= self._most_waiting:
+                raise FullError(f"{self.waiting} requests are waiting already")
+            self._batches[name].waiting.append(stream)
             self._changed.notify()
         return stream
+
+    def refuse_waiting(self) -> None:
+        """Takes no more requests, and ends those that wait; those that have rows go on."""
+        with self._changed:
+            self._closed = True
+            for batch in self._batches.values():
+                while batch.waiting:
+                    batch.waiting.popleft().put(EndedError("the engine is being closed"))
+            self._changed.notify()
 
     def close(self, patience: float | None = None) -> None:
         """Takes no more requests, and returns when those that are taken are done, or after so many seconds."""
@@ -121,45 +140,77 @@ class Engine:
         self._thread.join(patience)
 
     def _serve(self) -> None:
-        active: set[Stream] = set()
         try:
-            while self._admit(active):
-                # While requests wait, the next row that ends makes room for one.
-                wanted = len(self._rows.free) + 1 if self._waiting else len(self._rows)
-                for found in self._rows.advance(wanted, CHUNK):
-                    self._deliver(*found)
-                active = {stream for stream in active if stream in self._rows.requests}
+            for batch in self._batches.values():
+                if self._warm:
+                    batch.rows.compile()
+            self._ready.set()
+            while self._has_work():
+                for batch in self._batches.values():
+                    with self._changed:
+                        chosen = batch.choose()
+                    batch.work(chosen)
         except BaseException as error:  # whatever it is, nobody may wait for ever
             with self._changed:
-                self._failure = error
-                active.update(self._waiting)
-                self._waiting.clear()
-            for stream in active:
-                stream._pieces.put(EngineError(f"the engine has failed: {error}"))
+                self.failure = error
+                for batch in self._batches.values():
+                    batch.fail(EndedError(f"the engine has failed: {error}"))
             _log.exception("the engine has failed")
+        finally:
+            self._ready.set()
 
-    def _admit(self, active: set[Stream]) -> bool:
-        """Reads waiting requests into free rows, and ends those that were given up. False when there is no more to do."""
-        self._rows.stop({stream for stream in active if stream.cancelled})
-        active.intersection_update(self._rows.requests)
+    def _has_work(self) -> bool:
+        """Waits for a request. False when there are none and the engine is closed."""
         with self._changed:
-            while not (self._waiting or active or self._closed):
+            while not (has_work := any(batch.waiting or batch.rows.owners for batch in self._batches.values())):
+                if self._closed:
+                    break
                 self._changed.wait()
-            chosen, free = {}, len(self._rows.free)
-            while self._waiting and self._waiting[0].request.samples <= free:
-                stream = self._waiting.popleft()
-                if not stream.cancelled:
-                    chosen[stream] = stream.request
-                    free -= stream.request.samples
-        active.update(chosen)
-        if chosen:
-            self._rows.read(chosen)
-        return bool(active or self._waiting)
+        return has_work
+
+
+class _Batch:
+    """The rows of one config, and the requests that wait for them."""
+
+    def __init__(self, rows: Rows, ends: set[int]):
+        self.rows, self._ends = rows, ends
+        self.waiting: collections.deque[Stream] = collections.deque()
+
+    def choose(self) -> dict[Stream, Request]:
+        """Takes those waiting requests that find as many free rows as they need, in their order."""
+        self.rows.stop({(stream, sample) for stream, sample in self.rows.owners if stream.has_given_up(sample)})
+        self.waiting = collections.deque(stream for stream in self.waiting if not stream.is_given_up)
+        chosen, free = {}, len(self.rows.free)
+        while self.waiting and self.waiting[0].request.samples <= free:
+            stream = self.waiting.popleft()
+            chosen[stream] = stream.request
+            free -= stream.request.samples
+        return chosen
+
+    def work(self, chosen: dict[Stream, Request]) -> None:
+        """Reads these requests into rows and decodes a chunk: a short one behind new prompts, for their first words."""
+        try:
+            if chosen:
+                self.rows.read(chosen)
+            if self.rows.owners:
+                # While requests wait, the next row that ends makes room for one.
+                wanted = len(self.rows.free) + 1 if self.waiting else len(self.rows)
+                for found in self.rows.advance(wanted, steps=1 if chosen else CHUNK):
+                    self._deliver(*found)
+        except BaseException:
+            self.waiting.extendleft(chosen)  # where `fail` finds those that have no row yet
+            raise
 
     def _deliver(self, stream: Stream, sample: int, tokens, steps, finished: bool) -> None:
-        new = slice(stream._sent[sample], None)
-        stream._sent[sample] = len(tokens)
+        new = slice(stream.sent[sample], None)
+        stream.sent[sample] = len(tokens)
         end = None
         if finished:
             end = "stop" if int(tokens[-1]) in self._ends else "length"
-        stream._pieces.put(Piece(sample, tokens[new].tolist(), steps[new].tolist(), end))
+        stream.put(Piece(sample, tokens[new].tolist(), steps[new].tolist(), end))
+
+    def fail(self, error: Exception) -> None:
+        """Ends all requests with an error."""
+        for stream in {stream for stream, _ in self.rows.owners} | set(self.waiting):
+            stream.put(error)
+        self.waiting.clear()

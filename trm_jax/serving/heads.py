@@ -43,7 +43,7 @@ class Heads:
 
         Example: `print(*heads.answer("trm", prompt, 512, GREEDY, Answer()), sep="")`.
         """
-        stream = self._engine(head, steps).submit(Request(prompt, limit, sampling))
+        stream = self._engine(head, steps).submit(head, Request(prompt, limit, sampling))
         text = TextStream(self._tokenizer)
         try:
             for piece in stream:
@@ -65,7 +65,7 @@ class Heads:
             elif steps is not None:
                 settings["supervision_steps"] = steps
             config = dataclasses.replace(decode_config(self._model, head=head, **settings), draws=True)
-            self._engines[key] = Engine(self._model, config, self._capacity, rows=1)
+            self._engines[key] = Engine(self._model, {head: config}, self._capacity, rows=1)
         return self._engines[key]
 
     def close(self) -> None:

@@ -8,32 +8,49 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of the beginn
 class TextStream:
     """Turns tokens into text piece by piece, up to the stop string that ends first, whatever tokens it is made of.
 
-    What may be the beginning of a stop string, or of a character, is held back until the next tokens tell.
+    What may be the beginning of a stop string, or of a character, is held back until the next tokens tell. The work for a
+    token does not grow with the text: only the newest tokens are decoded, behind those before them, because the first of a
+    text may be decoded in another way.
 
     Example: `text = TextStream(tokenizer, stops=["\\n\\n"]); print(text.add([1, 2, 3]) + text.end())`.
     """
 
     def __init__(self, tokenizer, stops: Sequence[str] = ()):
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
-        self._tokens: list[int] = []
+        self._before: list[int] = []  # tokens that end with a whole character, and whose text is known
+        self._newest: list[int] = []  # those behind them
+        self._known = ""
         self._sent = 0  # characters
         self.stopped = False
 
     def add(self, tokens: Sequence[int]) -> str:
         """The text that these tokens add, without special tokens; nothing more once it has `stopped`."""
-        self._tokens += tokens
-        text = self._text().rstrip(UNFINISHED)
+        if self.stopped:
+            return ""
+        self._newest += tokens
+        new = self._decode_newest()
+        whole = new.rstrip(UNFINISHED)
+        text = self._before_stop(self._known + whole)
+        if new and new == whole:
+            self._known += new
+            self._before, self._newest = self._newest, []
         beginnings = () if self.stopped else (stop[:length] for stop in self._stops for length in range(1, len(stop)))
         held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
         return self._send(text[: len(text) - held])
 
     def end(self) -> str:
         """What was held back, when no more tokens come."""
-        return self._send(self._text())
+        return "" if self.stopped else self._send(self._before_stop(self._known + self._decode_newest()))
 
-    def _text(self) -> str:
-        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
+    def _decode_newest(self) -> str:
+        def decode(tokens: list[int]) -> str:
+            return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+        return decode(self._before + self._newest)[len(decode(self._before)) :]
+
+    def _before_stop(self, text: str) -> str:
+        """The text up to the stop string that ends first; one that began in what is sent was held back."""
+        found = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop, self._sent)) >= 0]
         self.stopped = bool(found)
         return text[: min(found)[1]] if found else text
 
