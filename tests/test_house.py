@@ -16,7 +16,7 @@ FLOORS = [
     ["decoding", "checkpoints"],
     ["training", "conversion", "evaluation"],
     ["experiments", "benchmark", "publishing", "serving"],
-    ["gpu_check"],
+    ["gpu_check", "server"],
     ["cli", "doctor"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -98,6 +98,11 @@ class SavedModel:
         return "untrained" if self.folder.model.trm_config is None else "imported"
 
     @property
+    def name(self) -> str:
+        """What others may call the model: the name of its folder, without those above it."""
+        return self.folder.path.resolve().name
+
+    @property
     def tokenizer(self):
         """The tokenizer of the model folder."""
         return self.folder.model.tokenizer

@@ -70,6 +70,8 @@ def encode_prompts(tokenizer, questions: Sequence[str]) -> list[list[int]]:
 def encode_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """The token ids of a conversation, each message with its `role` and `content`, as `encode_prompts` makes those of one.
 
+    The system message of the training comes first, unless the conversation has one of its own.
+
     Example: `encode_chat(tokenizer, [{"role": "user", "content": "What is 2 + 2?"}])`.
     """
     return _encode_chats(tokenizer, [messages])[0]
@@ -77,7 +79,8 @@ def encode_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
 
 def _encode_chats(tokenizer, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[list[int]]:
     system, special = {"role": "system", "content": SYSTEM_PROMPT}, special_tokens(tokenizer)
-    clean = [[system, *({**one, "content": special.sub("", one["content"])} for one in chat)] for chat in chats]
+    own = [chat if chat[0]["role"] == "system" else [system, *chat] for chat in chats]
+    clean = [[{**one, "content": special.sub("", one["content"])} for one in chat] for chat in own]
     return _token_ids(tokenizer, render_chats(tokenizer, clean, add_generation_prompt=True))
 
 

@@ -40,6 +40,11 @@ class PublishedModel(SavedModel):
         """That of the checkpoint that was exported."""
         return self.config.checkpoint
 
+    @property
+    def name(self) -> str:
+        """The name on the hub, or that of the exported folder."""
+        return self.export.resolve().name if self.source is None else self.source.id
+
     @functools.cached_property
     def tokenizer(self):
         """The tokenizer that was exported. Raises TokenizerError, or CheckpointError if its chat template is another."""

@@ -1,10 +1,11 @@
 """An engine that completes requests: one thread makes every call of JAX, and requests come and go between its chunks."""
 
 import collections
+import dataclasses
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 import jax
 
@@ -16,6 +17,7 @@ from trm_jax.decoding import (
     Request,
     Room,
     Rows,
+    decode_config,
     padded_length,
     require_prompts,
     round_up,
@@ -35,7 +37,7 @@ class Engine:
 
     A greedy completion is what `generate` makes of the prompt, whoever else is served.
 
-    Example: `with Engine(model, {"trm": decode_config(model)}, capacity=512) as engine: ...`.
+    Example: `with Engine(model, {"trm": head_config(model, "trm")}, capacity=512) as engine: ...`.
     """
 
     def __init__(
@@ -167,6 +169,15 @@ class Engine:
                     break
                 self._changed.wait()
         return has_work
+
+
+def head_config(model: QwenTRM, head: Literal["trm", "backbone"], **settings) -> DecodeConfig:
+    """How a head decodes, by requests with temperatures of their own; the backbone alone takes none of the `settings`.
+
+    Example: `head_config(model, "trm", supervision_steps=4)`.
+    """
+    config = decode_config(model, head=head, **(settings if head == "trm" else {}))
+    return dataclasses.replace(config, draws=True)
 
 
 class _Batch:

@@ -1,0 +1,155 @@
+"""The bodies of requests: what OpenAI's interface allows, as far as the engine can do it."""
+
+import json
+import secrets
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from trm_jax.decoding import Sampling
+from trm_jax.server.errors import BadRequestError
+
+# Fields that clients send with values that ask for nothing. With any other value they are refused.
+NOTHING_ASKED: dict[str, tuple] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "store": (False,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+}
+OF_MESSAGES = {"tool_calls": ([],), "annotations": ([],)}  # that come back with the message of a former answer
+STOPS, STOP_LENGTH = 16, 256  # stop strings, and characters of each
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str = ""
+
+    def plain(self) -> dict[str, str]:
+        """The message as chat templates take it."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+Stop = Annotated[str, pydantic.Field(min_length=1, max_length=STOP_LENGTH)]
+
+
+class _Request(_Strict):
+    """What both kinds of requests have."""
+
+    model: str
+    max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    temperature: Annotated[float, pydantic.Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    n: Annotated[int, pydantic.Field(ge=1, le=128)] = 1
+    seed: int | None = None
+    stop: Stop | Annotated[list[Stop], pydantic.Field(max_length=STOPS)] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    user: str = ""
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    def sampling(self) -> Sampling:
+        """How tokens are drawn; without a seed each call is another draw."""
+        seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
+        return Sampling(self.temperature, self.top_p, seed)
+
+
+class ChatRequest(_Request):
+    """A body for /v1/chat/completions."""
+
+    messages: Annotated[list[Message], pydantic.Field(min_length=1)]
+    max_completion_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionRequest(_Request):
+    """A body for /v1/completions."""
+
+    prompt: str | Annotated[list[str] | list[int] | list[list[int]], pydantic.Field(min_length=1, max_length=128)]
+
+    @property
+    def limit(self) -> int:
+        return 16 if self.max_tokens is None else self.max_tokens  # OpenAI's default
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return self.prompt
+
+
+def parse(content: bytes, kind: type[_Request]):
+    """The body of a request. Raises BadRequestError, which names the field.
+
+    Example: `parse(b'{"model": "gsm8k", "prompt": "2 + 2 ="}', CompletionRequest).prompts`.
+    """
+    try:
+        body = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("the body is not a JSON object")
+    try:
+        return kind.model_validate(_asked(body))
+    except pydantic.ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = str(fault["loc"][0])
+        where = ".".join(map(str, fault["loc"]))
+        said = "is not supported" if fault["type"] == "extra_forbidden" else fault["msg"]
+        raise BadRequestError(f"{where}: {said}", field) from None
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no number")
+
+
+def _asked(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields that ask for something. Null stands for a default everywhere."""
+    asked = _without(body, NOTHING_ASKED)
+    if isinstance(messages := body.get("messages"), list):
+        asked["messages"] = [_without(one, OF_MESSAGES) if isinstance(one, dict) else one for one in messages]
+    return asked
+
+
+def _without(fields: dict[str, Any], neutral: dict[str, tuple]) -> dict[str, Any]:
+    def asks(name: str, value: Any) -> bool:
+        return value is not None and not any(
+            (type(value) is type(one) and value == one) or (_is_number(value) and _is_number(one) and value == one)
+            for one in neutral.get(name, ())
+        )
+
+    return {name: value for name, value in fields.items() if asks(name, value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
