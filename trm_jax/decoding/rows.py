@@ -22,7 +22,7 @@ from trm_jax.decoding.step import (
     prefill,
     stop_rows,
 )
-from trm_jax.hardware import put_rows, row_parts
+from trm_jax.hardware import has_mesh, put_rows, row_parts
 from trm_jax.model import QwenTRM
 
 ENDLESS = 2**30  # steps
@@ -89,7 +89,8 @@ class Rows:
     ):
         """`model` is one of `for_decoding`. A row has room for `capacity` tokens, of which at most `longest` are new."""
         self._model, self._config, self._most, self._reading = model, config, capacity, reading
-        self._state = DecodeState.empty(model, config, count, min(coarse_capacity(1), capacity), longest)
+        state = DecodeState.empty(model, config, count, min(coarse_capacity(1), capacity), longest)
+        self._state = state if has_mesh() else jax.device_put(state, _device_of(model))
         self._owners: list[tuple[Hashable, int] | None] = [None] * count
         self._longest = 0  # tokens of the longest unfinished row
 
@@ -209,3 +210,8 @@ class Rows:
             self._state = stop_rows(self._state, np.zeros(len(self), bool))
             self._decode(finished=len(self), steps=1)
         self._resize(sizes[0])
+
+
+def _device_of(model: QwenTRM) -> jax.Device:
+    """That of the weights. An array that is tied to no device would make the first call another program than the next."""
+    return next(iter(model.backbone.embedding.devices()))

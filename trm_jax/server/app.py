@@ -122,7 +122,9 @@ class _App:
 
     def _head(self, name: str) -> str:
         if name not in self._served.heads:
-            raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(self._served.heads)}", "model")
+            raise UnknownModelError(
+                f"there is no model {name[:100]!r}; there are {', '.join(self._served.heads)}", "model"
+            )
         return self._served.heads[name]
 
     async def _chat(self, request: Request) -> Response:

@@ -35,6 +35,7 @@ class Metrics:
         busy = gauge("trm_rows_busy", "Rows at work.", "head")
         for head in engine.busy:
             busy.labels(head).set_function(lambda head=head: engine.busy[head])
+        prometheus.ProcessCollector(registry=registry)
         seconds, before = compilations(), len(compilations())
         gauge("trm_programs_compiled", "Programs that requests had to wait for.").set_function(
             lambda: len(seconds) - before

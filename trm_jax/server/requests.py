@@ -120,6 +120,10 @@ def parse(content: bytes, kind: type[_Request]):
     if not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
     try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRequestError("a text holds half of a surrogate pair, which is no character") from None
+    try:
         return kind.model_validate(_asked(body))
     except pydantic.ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
