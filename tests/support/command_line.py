@@ -59,6 +59,10 @@ class Started:
         self.end(60)
         self._folder.cleanup()
 
+    def printed(self) -> str:
+        """Its standard output so far."""
+        return pathlib.Path(self._streams[0]).read_text()
+
     def has_ended(self) -> bool:
         return self._ended is not None or bool(select.select([self._server.stdout], [], [], 0)[0])
 

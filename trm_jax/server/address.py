@@ -37,11 +37,13 @@ def open_socket(host: str, port: int) -> socket.socket:
 
     Example: `open_socket("127.0.0.1", 8000).getsockname()[1]`.
     """
+    if not 0 <= port < 2**16:  # the system would take its last sixteen bits
+        raise UserError(f"cannot listen on {host}, port {port}: ports go up to {2**16 - 1}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
 def run(app: Starlette, listening: socket.socket, on_exit: Callable[[], None]) -> None:
