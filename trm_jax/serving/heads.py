@@ -19,6 +19,7 @@ class Answer:
 
     text: str = ""
     tokens: int = 0
+    pieces: list[str] = dataclasses.field(default_factory=list)  # what each token added to the text
     steps: list[int] = dataclasses.field(default_factory=list)  # the supervision steps that each token took
     end: Literal["stop", "length"] | None = None
 
@@ -34,6 +35,11 @@ class Heads:
         self._model, self._tokenizer, self._capacity, self._settings = model, tokenizer, capacity, settings
         self._engines: dict[tuple, Engine] = {}
 
+    @property
+    def exits_early(self) -> bool:
+        """Whether tokens may take fewer supervision steps than the settings'."""
+        return self._settings.get("early_exit") is not None
+
     def answer(
         self, head: Head, prompt: list[int], limit: int, sampling: Sampling, answer: Answer, steps: int | None = None
     ) -> Iterator[str]:
@@ -47,9 +53,13 @@ class Heads:
         text = TextStream(self._tokenizer)
         try:
             for piece in stream:
-                new = text.add(piece.tokens) if piece.end is None else text.add(piece.tokens) + text.end()
+                pieces = [text.add([token]) for token in piece.tokens]
+                if piece.end is not None:
+                    pieces[-1] += text.end()
+                new = "".join(pieces)
                 answer.text += new
                 answer.tokens += len(piece.tokens)
+                answer.pieces += pieces
                 answer.steps += piece.steps
                 answer.end = piece.end
                 yield new
