@@ -63,6 +63,11 @@ def test_steps_are_below_their_tokens():
     assert rows_of(line) == ["Tom 有 🍎 3", "    1     1", "2   2 34 562"]
 
 
+def test_a_newline_has_a_place_for_its_steps():
+    lines = wrap([Token("7", 2), Token("\n", 13), Token("8.\n", 4)], 40)
+    assert list(map(rows_of, lines)) == [["7", " 1", "23"], ["8.", "4"], [""]]
+
+
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
