@@ -198,7 +198,7 @@ def command(line: str, conversation: Conversation, settings: Settings) -> str:
         raise
     except ValueError:  # of what is no number
         pass
-    return HELP
+    return HELP if name == "/help" else f"{line}: it is none of these\n{HELP}"
 
 
 def _write(text: str) -> None:
