@@ -22,9 +22,11 @@ class Options(cli.ComputeOptions):
     model: pathlib.Path | None = None
     """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
     head: Literal["trm", "backbone", "both"] = "trm"
-    """backbone: leave the recursion out. both: one after the other."""
-    max_new_tokens: int = 512
-    """Tokens of the longest answer."""
+    """backbone: leave the recursion out. both: side by side; one after the other where there is no room for it."""
+    max_length: int = 2048
+    """Tokens of the longest conversation with its last answer, at most the backbone's; what goes beyond is forgotten."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest answer (default: 512, or half of --max-length if that is less)."""
     supervision_steps: int | None = None
     """Supervision steps a token (default: as trained)."""
     kv_cache: Literal["last_pass", "per_pass"] | None = None
@@ -47,9 +49,10 @@ def main(options: Options) -> None:
     from trm_jax.decoding import Sampling
     from trm_jax.model import for_decoding
     from trm_jax.publishing import open_checkpoint
-    from trm_jax.serving import Conversation, Heads, Settings, answer_all, talk
+    from trm_jax.serving import Conversation, Heads, Settings, answer_all, talk, terminal_width
 
     options.require(1, "max_new_tokens", "supervision_steps")
+    options.require(2, "max_length")
     options.require(0, "seed")
     if options.json and options.question is None:
         raise UserError("--json needs a question")
@@ -57,25 +60,25 @@ def main(options: Options) -> None:
     if question is not None and not question.strip():
         raise UserError("the question is empty")
     logging.getLogger("trm_jax").setLevel(logging.WARNING)  # an answer needs no figures of memory
-    settings = Settings(
-        options.head, options.max_new_tokens, Sampling(options.temperature, options.top_p, options.seed)
-    )
+    sampling = Sampling(options.temperature, options.top_p, options.seed)
     saved = open_checkpoint(options.checkpoint, options.model)
     dtype = options.prepare()
     model = for_decoding(saved.load(dtype, use_ema=options.weights == "ema"), donate=True)
-    most = model.backbone.config.max_length
-    if options.max_new_tokens >= most:
-        raise UserError(f"--max-new-tokens {options.max_new_tokens}: the backbone has {most:,} for prompt and answer")
-    conversation = Conversation(saved.tokenizer, most - options.max_new_tokens)
+    most = min(options.max_length, model.backbone.config.max_length)
+    limit = options.max_new_tokens or min(512, most // 2)
+    if limit >= most:
+        raise UserError(f"--max-new-tokens {limit}: there are {most:,} for prompt and answer")
+    settings = Settings(options.head, limit, sampling)
+    conversation = Conversation(saved.tokenizer, most - limit)
     prompt = None if question is None else conversation.ask(question.strip())
-    capacity = most if prompt is None else len(prompt) + options.max_new_tokens
+    capacity = most if prompt is None else len(prompt) + limit
     decoding = {name: getattr(options, name) for name in ("supervision_steps", "kv_cache", "early_exit")}
-    heads = Heads(model, saved.tokenizer, min(capacity, most), **decoding)
+    heads = Heads(model, saved.tokenizer, capacity, **decoding)
     if prompt is None:
         talk(heads, conversation, settings)
     else:
         write = (lambda text: None) if options.json else (lambda text: print(text, end="", flush=True))
-        answers = answer_all(heads, prompt, settings, write)
+        answers = answer_all(heads, prompt, settings, write, None if options.json else terminal_width())
         if options.json:
             print(
                 json.dumps({head: dataclasses.asdict(answer) for head, answer in answers.items()}, ensure_ascii=False)

@@ -14,8 +14,10 @@ sys.path[:] = [place for place in sys.path if pathlib.Path(place).resolve() != p
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(cli.AnswerOptions):
-    checkpoint: pathlib.Path = pathlib.Path("runs/train")
-    """Training folder, one checkpoint below it, or a model folder (its recursion untrained, unless imported)."""
+    checkpoint: str = "runs/train"
+    """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
+    model: pathlib.Path | None = None
+    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
     tasks: tuple[str, ...] = ("trm_gsm8k_chat",)
     """Names of tasks, lm-eval's or trm_gsm8k_chat and trm_gsm8k_fewshot, or task files."""
     data: str | None = None
@@ -39,18 +41,19 @@ class Options(cli.AnswerOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.checkpoints import SavedModel
     from trm_jax.data import own_test_set
     from trm_jax.evaluation import run_harness
     from trm_jax.files import write_whole
+    from trm_jax.publishing import open_checkpoint
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     options.require(0, "num_fewshot")
-    data = options.data or own_test_set(SavedModel.open(options.checkpoint).trained_on) or "gsm8k"
-    names = ("head", "supervision_steps", "kv_cache", "dtype", "weights", "batch_size", "device")
-    arguments = {name: getattr(options, name) for name in names} | {"checkpoint": str(options.checkpoint)}
-    arguments["max_gen_toks"] = options.max_new_tokens or (options.longest(data) if data == "demo" else 1024)
     options.prepare()
+    saved = open_checkpoint(options.checkpoint, options.model)
+    data = options.data or own_test_set(saved.trained_on) or "gsm8k"
+    names = ("head", "supervision_steps", "kv_cache", "dtype", "weights", "batch_size", "device")
+    arguments = {name: getattr(options, name) for name in names} | {"checkpoint": saved}
+    arguments["max_gen_toks"] = options.max_new_tokens or (options.longest(data) if data == "demo" else 1024)
     if options.output:  # before hours of work, not behind them
         options.output.parent.mkdir(parents=True, exist_ok=True)
     found = run_harness(

@@ -21,8 +21,10 @@ class Options(cli.AnswerOptions):
     over: tyro.conf.Positional[Literal["depth", "kv_cache", "early_exit"]]
     """depth: supervision steps, none (the backbone) to many, and passes in a step. kv_cache: both policies. early_exit:
     thresholds, against all supervision steps."""
-    checkpoint: pathlib.Path = pathlib.Path("runs/train")
-    """Training folder, or one checkpoint below it."""
+    checkpoint: str = "runs/train"
+    """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
+    model: pathlib.Path | None = None
+    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
     data: str = "demo"
     """Questions: gsm8k (the hub's test split), demo, a hub id, or a file or folder of rows."""
     output: pathlib.Path | None = None
@@ -45,14 +47,14 @@ def main(options: Options) -> None:
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     if not all(number >= 1 for number in (*options.depths, *options.recursions)):
         raise UserError("--depths and --recursions must be at least 1")
-    from trm_jax.checkpoints import SavedModel
     from trm_jax.data import question_rows
     from trm_jax.experiments import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
     from trm_jax.hardware import describe_device
     from trm_jax.model import for_decoding
+    from trm_jax.publishing import open_checkpoint
 
     dtype = options.prepare()
-    saved = SavedModel.open(options.checkpoint)
+    saved = open_checkpoint(options.checkpoint, options.model)
     model = for_decoding(saved.load(dtype), donate=True)
     rows = question_rows(options.data, "test", options.columns, options.limit)
     print(f"{describe_device()}, {len(rows)} questions of {options.data}, {saved.label}")
@@ -64,7 +66,7 @@ def main(options: Options) -> None:
         ways = early_exits(model, options.thresholds, options.supervision_steps)
     found = sweep(model, saved.tokenizer, rows, ways, options.batch_size, options.longest(options.data))
     print(sweep_table(found))
-    path = (options.output or saved.folder.path / "sweeps") / options.over
+    path = (options.output or saved.results / "sweeps") / options.over
     write_sweep(found, path, LABELS[options.over])
     print(f"table, plot and figures are in {path}.*")
 

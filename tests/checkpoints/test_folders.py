@@ -39,6 +39,12 @@ def test_a_run_that_is_none(change):
         RunConfig.from_json(CONFIG.to_json() | change)
 
 
+def test_a_run_is_opened_through_a_link(folders, tmp_path):
+    """As of a run on a larger disk: the model that lies beside it there does not lie beside the link."""
+    (tmp_path / "link").symlink_to(folders[0] / "train")
+    assert SavedModel.open(tmp_path / "link").load("float32").trm.config.tied
+
+
 def test_an_evaluation_reads_each_config_once(folders, monkeypatch):
     """A config.json was read fifteen times in one evaluation."""
     root, read, original = folders[0], [], folders_room.read_object

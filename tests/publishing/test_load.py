@@ -5,6 +5,7 @@ The hub is a stand-in at the level of `snapshot_download` and `HfApi` (tests/sup
 
 import json
 import pathlib
+import runpy
 import shutil
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from huggingface_hub import constants
 
 import trm_jax
+from tests.support.command_line import ROOT
 from tests.support.damage import flip_bit
 from tests.support.publishing import FolderHub, imported
 from tests.support.world import LEFT_OUT, edit_json
-from trm_jax import demo
+from trm_jax import demo, hardware
 from trm_jax.checkpoints import SavedModel, open_folder
 from trm_jax.conversion import convert, find_model
 from trm_jax.data import HubModel
@@ -78,6 +80,41 @@ def test_pushed_and_loaded_by_name(published, hub, template):
     assert not [name for name in hub.fetched if name.endswith(".py")]
     saved = open_checkpoint("ada/trm")
     assert (saved.label, saved.results) == ("imported", pathlib.Path("runs/ada--trm"))
+
+
+@pytest.fixture
+def in_this_process(published, hub, tmp_path, monkeypatch):
+    """Calls the `main` of a script with a pushed model and the stand-in for the hub; results are below `tmp_path`."""
+    push(published, exported_files(published), "ada/trm")
+    monkeypatch.setattr(hardware, "choose_mesh", lambda *sizes: None)  # of this process, in which other tests run
+    monkeypatch.chdir(tmp_path)
+
+    def call(name: str, **options) -> None:
+        script = runpy.run_path(str(ROOT / "scripts" / name))
+        script["main"](script["Options"](checkpoint="ada/trm@main", device="cpu", dtype="float32", **options))
+
+    return call
+
+
+def test_a_sweep_takes_a_name_of_the_hub(in_this_process, tmp_path, hub):
+    """The hub's own cache is no place for results."""
+    in_this_process("sweep.py", over="early_exit", thresholds=(1e9,), limit=2, batch_size=2, max_new_tokens=4)
+    found = json.loads((tmp_path / "runs/ada--trm/sweeps/early_exit.json").read_text())
+    assert [one["name"] for one in found] == ["off", "1e+09"]
+    assert found[0]["steps"] == 3 > found[1]["steps"]
+    assert not list((hub.root / "cache").rglob("sweeps"))
+
+
+def test_lm_eval_takes_a_name_of_the_hub(in_this_process, tmp_path, template):
+    """And answers as the model that was exported."""
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    in_this_process("lm_eval.py", output=tmp_path / "found.json", data="demo", limit=2, max_new_tokens=8, batch_size=2)
+    samples = json.loads((tmp_path / "found.json").read_text())["samples"]["trm_gsm8k_chat"]
+    tokenizer = trm_jax.load_tokenizer(template / "model")
+    prompts = [tokenizer(sample["arguments"][0][0], add_special_tokens=False)["input_ids"] for sample in samples]
+    expected = trm_jax.generate(trm_jax.load_model(template / "model", "float32"), prompts, 8, batch_size=2)
+    texts = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in expected]
+    assert [sample["resps"][0][0] for sample in samples] == texts
 
 
 def test_a_backbone_that_is_here_already_is_not_fetched(published, hub, tmp_path, template, demo_model_folder):

@@ -1,17 +1,20 @@
 """A conversation in the terminal, with heads that answer at once."""
 
 import json
+import types
 
 import pytest
 
 from trm_jax.decoding import Sampling
 from trm_jax.errors import UserError
-from trm_jax.serving import Conversation, EngineError, Settings, talk
+from trm_jax.serving import Conversation, EngineError, Settings, answer_all, talk, terminal, terminal_width
 from trm_jax.serving import conversation as conversations
 
 
 class Echo:
     """Heads that answer with their name and what they were given."""
+
+    exits_early = False
 
     def answer(self, head, prompt, limit, sampling, answer, steps):
         for piece in (f"{head} ", f"{len(prompt)} {steps} {sampling.temperature:g} {sampling.seed}"):
@@ -51,10 +54,12 @@ def test_commands(conversation, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["/help", "/head all", "/steps x", "/steps 0", "/seed -1", "/temperature warm", "/nothing", "/save"]
+    "line", ["/head all", "/steps x", "/steps 0", "/seed -1", "/temperature warm", "/nothing", "/save"]
 )
 def test_what_is_no_command_shows_those_that_are(conversation, capsys, line):
-    assert said(conversation, line, capsys=capsys)[0].startswith("/clear")
+    wrong, *known = said(conversation, line, capsys=capsys)
+    assert wrong == f"{line}: it is none of these"
+    assert known == said(conversation, "/help", capsys=capsys) == terminal.HELP.splitlines()
 
 
 def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(conversation, capsys, tmp_path, monkeypatch):
@@ -66,8 +71,34 @@ def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(conversation, 
     assert "No closing quotation" in printed[2]
     assert printed[3].startswith("trm 10")
     monkeypatch.setattr(conversations, "encode_chat", lambda tokenizer, messages: [0] * 99)
-    with pytest.raises(EngineError, match="99 tokens is longer than the 50 that fit"):
-        Conversation(None, longest=50).ask("long")
+    before = conversation.messages[:]
+    assert "99 tokens is longer than the 50 that fit" in said(conversation, "long", capsys=capsys)[0]
+    assert conversation.messages == before
+
+
+def test_a_question_without_an_answer_is_forgotten(conversation, capsys):
+    class Broken(Echo):
+        def answer(self, *given):
+            raise EngineError("the engine has failed")
+            yield
+
+    rest = iter(["a", "/quit"])
+    talk(Broken(), conversation, Settings("trm", 8, Sampling()), read=lambda: next(rest))
+    assert "the engine has failed" in capsys.readouterr().out
+    assert said(conversation, "b", capsys=capsys)[0].startswith("trm 10")
+
+
+def test_ctrl_c_at_the_prompt_drops_what_is_typed(conversation, capsys):
+    rest = iter([KeyboardInterrupt, "a", EOFError])
+
+    def read():
+        found = next(rest)
+        if isinstance(found, str):
+            return found
+        raise found
+
+    talk(Echo(), conversation, Settings("trm", 8, Sampling()), read)
+    assert capsys.readouterr().out.splitlines()[1:] == ["", "/quit or Ctrl-D ends", "trm 10 None 0 0", ""]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_conversation(conversation, capsys):
@@ -82,3 +113,90 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(conversation, capsys):
     assert "so [stopped]" in capsys.readouterr().out
     assert conversation.messages[-1] == {"role": "assistant", "content": "so"}
     assert issubclass(EngineError, UserError)
+
+
+class Spelled:
+    """Heads that answer with these tokens, one a piece, and their supervision steps; None is Ctrl-C."""
+
+    def __init__(self, exits_early: bool, end: str = "stop", **told):
+        self.exits_early, self._end, self._told = exits_early, end, told
+
+    def answer(self, head, prompt, limit, sampling, answer, steps):
+        for told in self._told[head]:
+            if told is None:
+                raise KeyboardInterrupt
+            answer.pieces.append(told[0])
+            answer.steps.append(told[1])
+            answer.text += told[0]
+            yield told[0]
+        answer.end = self._end
+
+
+BACKBONE = [("Tom", 0), (" has", 0), (" 4", 0), (" apples", 0), (" and nothing else that counts", 0), (".", 0), ("", 0)]
+TRM = [("7", 16), (" apples", 3), (".", 2), ("", 2)]
+RULE = f"{'-' * 28} | {'-' * 28}"
+
+
+def shown(heads, head: str = "both", width: int | None = 60) -> list[str]:
+    """The lines that are written; each of several columns is 28 cells wide."""
+    written = []
+    answer_all(heads, [], Settings(head, 8, Sampling()), written.append, width)
+    return "".join(written).splitlines()
+
+
+def test_two_heads_answer_side_by_side_with_the_steps_below():
+    assert shown(Spelled(True, backbone=BACKBONE, trm=TRM)) == [
+        "backbone alone               | backbone + TRM, steps below",
+        RULE,
+        "Tom has 4 apples and         | 7 apples.",
+        "                             | 1",
+        "                             | 6 3     22",
+        "nothing else that counts.    |",
+    ]
+
+
+def test_without_early_exit_there_are_no_steps_to_show():
+    assert shown(Spelled(False, backbone=TRM, trm=TRM))[0] == "backbone alone               | backbone + TRM"
+    assert shown(Spelled(False, backbone=TRM, trm=TRM))[2:] == ["7 apples.                    | 7 apples."]
+    assert shown(Spelled(False, trm=TRM), "trm")[0] == "7 apples."
+    assert shown(Spelled(True, trm=TRM), "trm") == ["7 apples.", "1", "6 3     22"]
+
+
+def test_without_a_terminal_the_heads_answer_in_turn():
+    assert shown(Spelled(True, backbone=TRM[:1], trm=TRM), width=None) == [
+        "[backbone alone]",
+        "7",
+        "[backbone + TRM]",
+        "7 apples.",
+        "[supervision steps: 16 3 2 2]",
+    ]
+
+
+def test_what_did_not_end_by_itself_is_said_in_its_column():
+    """Ctrl-C stops both, and what has come by then is shown."""
+    [*_, last] = shown(Spelled(False, backbone=TRM, trm=[*TRM[:2], None]))
+    assert last == "7 apples. [stopped]          | 7 apples [stopped]"
+    [*_, last] = shown(Spelled(False, "length", backbone=TRM, trm=TRM[:1]))
+    assert last == "7 apples. [cut at 8 tokens]  | 7 [cut at 8 tokens]"
+
+
+def test_a_line_is_written_once_both_columns_have_it():
+    """Not at the end only: a slow model would look as if it hung."""
+    written, before = [], []
+
+    class Watched(Spelled):
+        def answer(self, head, *given):
+            for piece in super().answer(head, *given):
+                before.append(len(written))
+                yield piece
+
+    told = [("a\n", 2), ("b\n", 2), ("c\n", 2)]
+    answer_all(Watched(False, backbone=told, trm=told), [], Settings("both", 8, Sampling()), written.append, 60)
+    assert before == [1, 1, 2, 2, 3, 3]  # the titles are written first
+
+
+@pytest.mark.parametrize(("is_terminal", "columns", "width"), [(True, 60, 60), (True, 59, None), (False, 100, None)])
+def test_columns_need_a_terminal_with_room_for_them(monkeypatch, is_terminal, columns, width):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(terminal.sys, "stdout", types.SimpleNamespace(isatty=lambda: is_terminal))
+    assert terminal_width() == width

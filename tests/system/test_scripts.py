@@ -204,7 +204,11 @@ def test_a_question_is_answered_as_an_evaluation_does(demo_model_folder, tmp_pat
     text = json.loads(output.read_text())["text"]
     asked, as_json = run("ask.py", question, *common), run("ask.py", question, *common, "--json")
     assert (asked.returncode, asked.stdout, asked.stderr) == (0, text + "\n", "")
-    assert json.loads(as_json.stdout)["backbone"]["text"] == text
+    answer = json.loads(as_json.stdout)["backbone"]
+    assert answer["text"] == "".join(answer["pieces"]) == text
+    assert answer["tokens"] == len(answer["pieces"]) == len(answer["steps"])
+    short = run("ask.py", question, *common[:-2])  # the backbone has 512 tokens for prompt and answer
+    assert short.stdout == text + "\n", short.stderr
     for words, says in ((["", *common], "empty"), (["--json", *common], "--json needs a question")):
         refused = run("ask.py", *words)
         assert (refused.returncode, refused.stdout) == (2, "")

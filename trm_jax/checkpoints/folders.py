@@ -125,7 +125,8 @@ class RunFolder:
         Raises CheckpointError if the model folder is gone, or holds another backbone than it did.
         """
         config = RunConfig.from_json(values)
-        for place in (path / values["model_relative"], pathlib.Path(values["model"])):
+        # Resolved, because Orbax takes `..` for the parent in the name, also where the folder is a link to another.
+        for place in ((path / values["model_relative"]).resolve(), pathlib.Path(values["model"])):
             if (model := _model_at(place)) is not None:
                 if model.backbone_fingerprint != config.backbone_fingerprint:
                     raise CheckpointError(f"{path} was trained on another backbone than the one that is in {place} now")

@@ -28,14 +28,14 @@ class Settings(NamedTuple):
 
 
 class TRMHarness(TemplateLM):
-    """A model folder or training folder as a model of lm-evaluation-harness.
+    """A model of ours as a model of lm-evaluation-harness.
 
     Example: `lm_eval.simple_evaluate(model=TRMHarness("runs/gsm8k"), tasks=["gsm8k"])`.
     """
 
     def __init__(
         self,
-        checkpoint: str,
+        checkpoint: str | SavedModel,
         head: Literal["trm", "backbone"] = "trm",
         supervision_steps: int | None = None,
         kv_cache: Literal["last_pass", "per_pass"] | None = None,
@@ -48,6 +48,7 @@ class TRMHarness(TemplateLM):
     ):
         """The arguments are the options of scripts/lm_eval.py; None takes the model's own.
 
+        `checkpoint` is a model folder or training folder, or a model that has been opened, such as an exported one.
         `max_gen_toks` counts where a task gives no limit; lm-eval's usual 256 would cut solutions. `batch_size` and
         `max_batch_size` come from lm-eval; "auto", like None, takes as many rows as fit.
         """
@@ -56,10 +57,10 @@ class TRMHarness(TemplateLM):
             if value not in known:
                 raise EvaluationError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
         dtype = choose_device(device or "auto", dtype)
-        saved = SavedModel.open(checkpoint)
+        saved = checkpoint if isinstance(checkpoint, SavedModel) else SavedModel.open(checkpoint)
         model = saved.load(dtype, use_ema=weights == "ema")
         self.tokenizer = saved.tokenizer
-        self._name = str(saved.folder.model.path)
+        self._name = str(saved.path)
         self._choices = dict(supervision_steps=supervision_steps, kv_cache=kv_cache, head=head)
         self._batch_size = None if batch_size is None or str(batch_size).startswith("auto") else int(batch_size)
         self._max_gen_toks, self.max_length = int(max_gen_toks), model.backbone.config.max_length

@@ -15,6 +15,7 @@ It needs torch, transformers and safetensors, nothing else, and is for reading a
 that each new token costs the whole sequence again. trm_jax, with which it agrees to rounding, generates with a cache.
 """
 
+import hashlib
 import json
 import pathlib
 
@@ -26,6 +27,38 @@ from torch.nn import functional as F
 NORM_EPS = 1e-6
 MLP_RATIO = 4  # inner width of the MLP, in widths
 NUM_LEVELS = 4  # hidden states of the backbone: after the embedding, 1/3, 2/3 and all of the layers
+LAYER_NAMES = {  # of the weights of the backbone's layers in trm_jax, in the order of the fingerprint
+    "attention_norm.scale": "input_layernorm.weight",
+    "attention.query.kernel": "self_attn.q_proj.weight",
+    "attention.query.bias": "self_attn.q_proj.bias",
+    "attention.key.kernel": "self_attn.k_proj.weight",
+    "attention.key.bias": "self_attn.k_proj.bias",
+    "attention.value.kernel": "self_attn.v_proj.weight",
+    "attention.value.bias": "self_attn.v_proj.bias",
+    "attention.output.kernel": "self_attn.o_proj.weight",
+    "mlp_norm.scale": "post_attention_layernorm.weight",
+    "mlp.gate.kernel": "mlp.gate_proj.weight",
+    "mlp.up.kernel": "mlp.up_proj.weight",
+    "mlp.down.kernel": "mlp.down_proj.weight",
+}
+
+
+def fingerprint(backbone, dtype, tied_head):
+    """The SHA-256 digest of a Qwen2ForCausalLM's weights in `dtype`: names in trm_jax, shapes and float32 values."""
+    tensors, digest = backbone.state_dict(), hashlib.sha256()
+    keys = {"embedding": ["model.embed_tokens.weight"], "norm.scale": ["model.norm.weight"]}
+    if not tied_head:
+        keys["lm_head"] = ["lm_head.weight"]
+    for name, key in LAYER_NAMES.items():
+        keys[f"layers.{name}"] = [f"model.layers.{layer}.{key}" for layer in range(len(backbone.model.layers))]
+    for name, parts in keys.items():
+        shape = tuple(tensors[parts[0]].shape)
+        shape = shape[::-1] if name.endswith("kernel") else shape
+        digest.update(f"{name} {(len(parts), *shape) if name.startswith('layers') else shape} ".encode())
+        for part in parts:
+            values = tensors[part].to(dtype).float()
+            digest.update((values.T if name.endswith("kernel") else values).contiguous().cpu().numpy())
+    return digest.hexdigest()
 
 
 def rms_normalize(h):
@@ -126,9 +159,17 @@ class TinyRecursiveModel(nn.Module):
 
     @classmethod
     def from_folder(cls, folder, backbone):
-        """The model of an exported folder, in the type and on the device of its backbone."""
+        """The model of an exported folder, in the type and on the device of its backbone; ValueError if that is another."""
         folder = pathlib.Path(folder)
-        model = cls(json.loads((folder / "trm_config.json").read_text(encoding="utf-8")), backbone)
+        config = json.loads((folder / "trm_config.json").read_text(encoding="utf-8"))
+        dtype, expected = config["backbone_dtype"], config["backbone_fingerprint"]
+        found = fingerprint(backbone, getattr(torch, dtype), config["backbone"]["tied_head"])
+        if found != expected:
+            raise ValueError(
+                f"the backbone's fingerprint is {found[:12]}…, not {expected[:12]}…: it is another one than the recursion "
+                f"was trained on, or its weights were rounded when it was loaded as {backbone.dtype}, which {dtype} avoids"
+            )
+        model = cls(config, backbone)
         model.load_state_dict(safetensors.torch.load_file(folder / "trm.safetensors"))
         return model.to(backbone.device, backbone.dtype)
 

@@ -16,13 +16,18 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
 
     def ask(self, question: str) -> list[int]:
-        """The prompt with a new question at its end. Raises EngineError if the question alone does not fit."""
-        self.messages.append({"role": "user", "content": question})
-        while len(prompt := encode_chat(self._tokenizer, self.messages)) > self._longest:
-            if len(self.messages) == 1:
-                self.messages.clear()
+        """The prompt with a new question at its end; a question that got no answer is forgotten.
+
+        Raises EngineError if the question alone does not fit. The conversation then stays as it was.
+        """
+        unanswered = bool(self.messages) and self.messages[-1]["role"] == "user"
+        messages = self.messages[:-1] if unanswered else self.messages[:]
+        messages.append({"role": "user", "content": question})
+        while len(prompt := encode_chat(self._tokenizer, messages)) > self._longest:
+            if len(messages) == 1:
                 raise EngineError(f"a prompt of {len(prompt):,} tokens is longer than the {self._longest:,} that fit")
-            del self.messages[:2]
+            del messages[:2]
+        self.messages = messages
         return prompt
 
     def answered(self, answer: str) -> None:

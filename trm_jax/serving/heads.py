@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from trm_jax.decoding import Request, Sampling, decode_config
+from trm_jax.decoding import Request, Sampling
 from trm_jax.model import QwenTRM
-from trm_jax.serving.engine import Engine
+from trm_jax.serving.engine import Engine, head_config
 from trm_jax.serving.text import TextStream
 
 Head = Literal["trm", "backbone"]
@@ -19,20 +19,26 @@ class Answer:
 
     text: str = ""
     tokens: int = 0
+    pieces: list[str] = dataclasses.field(default_factory=list)  # what each token added to the text
     steps: list[int] = dataclasses.field(default_factory=list)  # the supervision steps that each token took
     end: Literal["stop", "length"] | None = None
 
 
 class Heads:
-    """Engines of one row for the heads of a model, each made when it is first asked. To be closed.
+    """Engines of one row for each head of a model, one engine for each number of supervision steps. To be closed.
 
     Example: `heads = Heads(model, tokenizer, capacity=768)`.
     """
 
     def __init__(self, model: QwenTRM, tokenizer, capacity: int, **settings):
-        """`settings` are those of `decode_config` but the head: `supervision_steps`, `kv_cache`, `early_exit`."""
+        """`settings` are those of `decode_config`: `supervision_steps`, `kv_cache`, `early_exit`."""
         self._model, self._tokenizer, self._capacity, self._settings = model, tokenizer, capacity, settings
-        self._engines: dict[tuple, Engine] = {}
+        self._engines: dict[int | None, Engine] = {}
+
+    @property
+    def exits_early(self) -> bool:
+        """Whether tokens may take fewer supervision steps than the settings'."""
+        return self._settings.get("early_exit") is not None
 
     def answer(
         self, head: Head, prompt: list[int], limit: int, sampling: Sampling, answer: Answer, steps: int | None = None
@@ -43,30 +49,29 @@ class Heads:
 
         Example: `print(*heads.answer("trm", prompt, 512, GREEDY, Answer()), sep="")`.
         """
-        stream = self._engine(head, steps).submit(head, Request(prompt, limit, sampling))
+        stream = self._engine(steps).submit(head, Request(prompt, limit, sampling))
         text = TextStream(self._tokenizer)
         try:
             for piece in stream:
-                new = text.add(piece.tokens) if piece.end is None else text.add(piece.tokens) + text.end()
+                pieces = [text.add([token]) for token in piece.tokens]
+                if piece.end is not None:
+                    pieces[-1] += text.end()
+                new = "".join(pieces)
                 answer.text += new
                 answer.tokens += len(piece.tokens)
+                answer.pieces += pieces
                 answer.steps += piece.steps
                 answer.end = piece.end
                 yield new
         finally:
             stream.cancel()
 
-    def _engine(self, head: Head, steps: int | None) -> Engine:
-        key = head, steps if head == "trm" else None
-        if key not in self._engines:
-            settings = dict(self._settings)
-            if head == "backbone":
-                settings = {}
-            elif steps is not None:
-                settings["supervision_steps"] = steps
-            config = dataclasses.replace(decode_config(self._model, head=head, **settings), draws=True)
-            self._engines[key] = Engine(self._model, {head: config}, self._capacity, rows=1)
-        return self._engines[key]
+    def _engine(self, steps: int | None) -> Engine:
+        if steps not in self._engines:
+            settings = self._settings if steps is None else self._settings | {"supervision_steps": steps}
+            configs = {head: head_config(self._model, head, **settings) for head in NAMES}
+            self._engines[steps] = Engine(self._model, configs, self._capacity, rows=1)
+        return self._engines[steps]
 
     def close(self) -> None:
         """Ends the engines, when what they are at is done."""
