@@ -61,7 +61,8 @@ class Started:
 
     def printed(self) -> str:
         """Its standard output so far."""
-        return pathlib.Path(self._streams[0]).read_text()
+        path = pathlib.Path(self._streams[0])
+        return path.read_text() if path.exists() else ""
 
     def has_ended(self) -> bool:
         return self._ended is not None or bool(select.select([self._server.stdout], [], [], 0)[0])
