@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from trm_jax.decoding import Request
-from trm_jax.serving import Engine, EngineError, Piece, Stream, TextStream
+from trm_jax.serving import Engine, Piece, Stream, TextStream
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ class Generation:
                 stream = engine.submit(head, request, _Told(request, loop, self._pieces))
                 self._streams[stream] = len(self._texts)
                 self._texts += [TextStream(tokenizer, stops) for _ in range(request.samples)]
-        except EngineError:
+        except Exception:
             self.cancel()
             raise
 
