@@ -146,6 +146,20 @@ def test_nothing_comes_behind_a_stop_string_and_its_row_is_free(running):
     wait_until(lambda: metric(running, "trm_rows_busy") == 0)
 
 
+def test_a_stop_string_ends_the_sample_that_it_comes_in_and_no_other(running):
+    settings = body(messages=chat(QUESTIONS[4]), max_tokens=60, temperature=1.2, n=3, seed=3)
+
+    def texts(**more) -> list[str]:
+        choices = running.client.chat.completions.create(**settings, **more).choices
+        return [choice.message.content for choice in choices]
+
+    first, *others = texts()
+    stop = next(
+        first[at : at + 4] for at in range(len(first)) if not any(first[at : at + 4] in text for text in others)
+    )
+    assert texts(stop=stop) == [first[: first.index(stop)], *others]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_its_rows(running, stream):
     cut_off, tokens = metric(running, "trm_requests_cut_off_total"), metric(running, "trm_completion_tokens_total")

@@ -194,16 +194,14 @@ class _App:
             raise BadRequestError(str(error)) from None
 
     async def _counted(self, generation: Generation, started: float) -> AsyncIterator[Part]:
+        """The parts, whose tokens the metrics count."""
         counted = 0
-        try:
-            async for part in generation:
-                if not counted:
-                    self._metrics.first_token.observe(time.perf_counter() - started)
-                counted, before = generation.completion_tokens, counted
-                self._metrics.completion_tokens.inc(counted - before)
-                yield part
-        finally:
-            generation.cancel()
+        async for part in generation:
+            if not counted:
+                self._metrics.first_token.observe(time.perf_counter() - started)
+            counted, before = generation.completion_tokens, counted
+            self._metrics.completion_tokens.inc(counted - before)
+            yield part
 
 
 async def _whole(parts: AsyncIterator[Part], count: int) -> list[Finished]:
