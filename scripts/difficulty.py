@@ -15,6 +15,8 @@ class Options(cli.CommonOptions):
     """Answers of eval_gsm8k.py or ablate.py (.jsonl), whose seeds of one variant are put together, or a sweep's .json."""
     data: pathlib.Path = pathlib.Path("runs/tasks/arrows/test.jsonl")
     """The questions, from make_tasks.py."""
+    first_digit: bool = False
+    """Grade the first digit of each answer alone, which a single token has to find before others help it."""
 
 
 def main(options: Options) -> None:
@@ -22,7 +24,7 @@ def main(options: Options) -> None:
 
     if not options.files:
         raise UserError("no files of answers")
-    print(difficulty_table(options.data, options.files))
+    print(difficulty_table(options.data, options.files, options.first_digit))
 
 
 if __name__ == "__main__":

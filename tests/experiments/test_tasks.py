@@ -128,18 +128,10 @@ def test_the_test_has_no_question_twice_and_says_where_there_are_too_few(tmp_pat
         write_task("arrows", tmp_path, train=1, test=1, test_k=(7,))
 
 
-def answers(path, rows, right) -> None:
+def answers(path, rows, right, extracted=None) -> None:
     """A file as of eval_gsm8k.py."""
-    own = {
-        "text": "",
-        "extracted": None,
-        "form": None,
-        "strict": False,
-        "expected": "1",
-        "tokens": 1,
-        "steps": 1.0,
-        "seconds": 1,
-    }
+    own = {"text": "", "extracted": extracted, "form": None, "strict": False, "expected": "123"}
+    own |= {"tokens": 1, "steps": 1.0, "seconds": 1.0}
     lines = [own | {"index": n, "question": row["question"], "correct": n in right} for n, row in enumerate(rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -161,3 +153,17 @@ def test_the_table_counts_each_difficulty_by_itself(tmp_path):
     answers(files[0], rows[::-1], {0})
     with pytest.raises(UserError, match="does not answer the first questions"):
         difficulty_table(data, files)
+
+
+def test_the_first_digit_can_be_graded_alone(tmp_path):
+    write_task("arrows", tmp_path, train=1, test=2, test_k=(1,))
+    data, file = tmp_path / "test.jsonl", tmp_path / "answers.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for extracted, share in (("199", "100.0 %"), ("923", "0.0 %"), (None, "0.0 %")):
+        answers(file, rows, {0}, extracted)
+        assert f"| answers | {share} [" in difficulty_table(data, [file], first_digit=True)
+    assert "| answers | 50.0 % [" in difficulty_table(data, [file])
+    sweep = tmp_path / "depth.json"
+    sweep.write_text(json.dumps([{"name": "2", "right": [False, True]}]))
+    with pytest.raises(UserError, match="has no answers"):
+        difficulty_table(data, [sweep], first_digit=True)
