@@ -48,6 +48,22 @@ def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_model_answers_problems_that_take_depth_and_a_table_has_each_difficulty(folders, tmp_path):
+    done = run("make_tasks.py", "--task", "arrows", "--output", tmp_path, "--train", 4, "--test", 2, "--test-k", 1, 5)
+    assert done.returncode == 0, done.stderr
+    data, answers = tmp_path / "test.jsonl", tmp_path / "answers.jsonl"
+    options = ["--head", "backbone", "--max-new-tokens", 4]
+    done = run("eval_gsm8k.py", "--checkpoint", folders[0] / "model", "--data", data, "--output", answers, *options)
+    assert done.returncode == 0, done.stderr
+    done = run("difficulty.py", answers, "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("| | k = 1 | k = 5 |")
+    assert "\n| answers | 0.0 % [" in done.stdout
+    done = run("difficulty.py", answers, "--data", tmp_path / "train.jsonl")
+    assert done.returncode == 2
+    assert "does not answer the first questions of --data" in done.stderr
+
+
 def run_to_its_end(script: str, *options) -> None:
     """What ablate.py does in processes that start from nothing."""
     done = run(script, *options)

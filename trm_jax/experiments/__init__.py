@@ -2,6 +2,8 @@
 
 from trm_jax.experiments.ablation import Ablation, read_variants
 from trm_jax.experiments.demo_model import make_demo
+from trm_jax.experiments.difficulty import difficulty_table
 from trm_jax.experiments.kills import JobError, kill_runs
 from trm_jax.experiments.solutions import samples_file, write_solutions
 from trm_jax.experiments.sweep import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
+from trm_jax.experiments.tasks import task_rows, write_task
