@@ -182,7 +182,10 @@ class StreamLoader:
 
 
 def pad_batch(examples: Sequence[Example], bucket: Bucket, shape: tuple[int, int]) -> Batch:
-    """Up to A·B examples as one Batch of shape (A, B); rows that are left over are empty."""
+    """Up to A·B examples as one Batch of shape (A, B); rows that are left over are empty.
+
+    Example: `pad_batch(examples, Bucket(64, 32), (1, 8))`.
+    """
     size = math.prod(shape)
     tokens = np.zeros((size, bucket.length), np.int32)
     positions = np.zeros((size, bucket.solution_length), np.int32)
