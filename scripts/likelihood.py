@@ -1,6 +1,7 @@
-"""Measures how likely a model finds worked solutions, backbone against backbone + TRM. Without options: train.py's demo run.
+"""Measures how likely a model finds worked solutions, backbone against backbone + TRM.
 
-Each solution is read once, in one pass over all of its tokens; nothing is generated. Figures are nats a token: less is better.
+Each solution is read once, in one pass over all of its tokens, and nothing is generated. The figures are nats a token, of
+which fewer are better. Without options: on the demo run of train.py.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class Options(cli.ComputeOptions):
     data: str | None = None
     """Questions with solutions, as for eval_gsm8k.py (default: as trained or gsm8k)."""
     output: pathlib.Path | None = None
-    """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/evaluation, named by the settings)."""
+    """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/likelihood, named by the settings)."""
     limit: int | None = None
     """Only the first so many questions."""
     batch_size: int = 8
@@ -54,7 +55,7 @@ def main(options: Options) -> None:
         controls[name] = cast(control.load_trm(use_ema), dtype)
     if controls:
         settings["controls"] = list(controls)
-    output = options.output or saved.results / "evaluation" / file_name(settings)
+    output = options.output or saved.results / "likelihood" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, losses in {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
     losses = measure_solutions(
