@@ -30,19 +30,22 @@ def hidden_states(backbone: Qwen, tokens: Int[Array, "B S"]) -> Hidden:
 
 
 class Computed:
-    """The hidden states of batches, computed by the backbone when they are asked for."""
+    """The hidden states of batches, computed by the backbone when they are asked for.
 
-    def __init__(self, backbone: Qwen, trm: TRM, say: Callable[[str], None]):
+    Example: `hidden = Computed(backbone, trm).of(batch)`.
+    """
+
+    def __init__(self, backbone: Qwen, trm: TRM, say: Callable[[str], None] = lambda line: None):
         self._backbone, self._mixed = backbone, trm.mix is not None
-        self._program = Programs(hidden_states, _describe, say)
+        self.programs = Programs(hidden_states, _describe, say)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Compiles what these batches need."""
-        self._program.prepare((self._backbone, put_rows(batch.tokens[0])) for batch in batches)
+        self.programs.prepare((self._backbone, put_rows(batch.tokens[0])) for batch in batches)
 
     def of(self, batch: Batch) -> Hidden:
         """The hidden states of all micro-batches, on the devices; the levels only where the recursion mixes them."""
-        found = [self._program(self._backbone, put_rows(tokens)) for tokens in batch.tokens]
+        found = [self.programs(self._backbone, put_rows(tokens)) for tokens in batch.tokens]
         return _stacked([one if self._mixed else Hidden(one.last, None) for one in found])
 
 
