@@ -35,6 +35,8 @@ class Options(cli.CommonOptions):
     """The first so many questions."""
     max_new_tokens: int | None = None
     """Tokens of the longest completion (default: as eval_gsm8k.py)."""
+    cache_hidden: bool = False
+    """Keep the backbone's hidden states on disk, once for all variants and seeds, as train.py does."""
 
 
 def main(options: Options) -> None:

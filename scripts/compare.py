@@ -1,4 +1,4 @@
-"""Compares evaluations of eval_gsm8k.py question by question; the first file is what the others are compared with."""
+"""Compares evaluations of eval_gsm8k.py, or of likelihood.py, question by question; the first file is the baseline."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ from trm_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Options(cli.CommonOptions):
     files: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Answers (.jsonl), at least two files."""
+    """Answers of eval_gsm8k.py (.jsonl), or losses of likelihood.py, at least two files of one kind."""
     output: pathlib.Path | None = None
     """Folder for comparison.md (all questions that flipped too), comparison.png and comparison.json (default: none)."""
     show: int = 3
@@ -22,11 +22,30 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.evaluation import compare, comparison_table, cross_check, read_evaluation, show_flips, write_comparison
+    from trm_jax.evaluation import (
+        compare,
+        compare_losses,
+        comparison_table,
+        cross_check,
+        holds_losses,
+        loss_table,
+        read_evaluation,
+        read_losses,
+        show_flips,
+        write_comparison,
+        write_losses,
+    )
 
     options.require(0, "show")
     if len(options.files) < 2:
         raise UserError("two files at least: there is nothing to compare one with")
+    if any(holds_losses(path) for path in options.files):
+        losses = compare_losses([read_losses(path) for path in options.files])
+        print(f"{losses[0].questions} questions are in all files\n\n{loss_table(losses)}")
+        if options.output:
+            write_losses(losses, options.output)
+            print(f"\ntable and figures are in {options.output / 'comparison'}.*")
+        return
     evaluations = [read_evaluation(path) for path in options.files]
     found = compare(evaluations)
     shared, most = found[0].questions, max(len(one.answers) for one in evaluations)

@@ -45,6 +45,8 @@ class Train(Common):
     """Longer examples are dropped, tokens."""
     accumulation: int = 1
     """Micro-batches in a batch."""
+    cache_hidden: bool = False
+    """Take the backbone's hidden states from disk, as train.py --cache-hidden does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def main(options: Train | Decode) -> None:
             max_length=options.max_length,
             dtype=options.dtype,
         )
-        plan = TrainingPlan(backbone, trm, train, card, options.gpus, options.mesh)
+        plan = TrainingPlan(backbone, trm, train, card, options.gpus, options.mesh, options.cache_hidden)
     else:
         config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, options.head, ())
         sizes = dict(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)

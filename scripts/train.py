@@ -40,6 +40,9 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
     """Held-out set for the evaluation at the end (default: the test split of --data; for a file: none)."""
     eval_limit: int = 256
     """Questions of the evaluation at the end; 0 leaves it out."""
+    cache_hidden: bool = False
+    """Compute the backbone's hidden states of each row once, keep them on disk (below ~/.cache/trm_jax or XDG_CACHE_HOME),
+    and train without the backbone's layers in memory; the results are the same."""
     track: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Send the metrics to a tracker, too; each is an extra of this package."""
 
@@ -68,7 +71,8 @@ def main(options: Options) -> None:
     # Before the training, which takes long: what the evaluation at its end could not read is refused now.
     rows = evaluation_rows(data, options.eval_data, options.eval_limit)
     max_batches = options.max_batches or usual.get("max_batches")
-    run = make_run(model, data, trm, train, training_set, options.held_out, max_batches, init)
+    sizes = options.held_out, max_batches
+    run = make_run(model, data, trm, train, training_set, *sizes, init, options.cache_hidden)
     with hold_run(options.output, run.config, model.path, options.init_from and recursion):
         print(run.describe(recursion))
         outcome, trained = run.train(options.output, options.save_every, options.track)
@@ -79,7 +83,7 @@ def main(options: Options) -> None:
     elif outcome.finished and rows:
         longest = cli.longest_completion("demo" if usual else "")
         try:
-            print(compare_with_backbone(trained, model.tokenizer, rows, options.output, longest))
+            print(compare_with_backbone(trained(), model.tokenizer, rows, options.output, longest))
         except NoRoomError as error:
             print(f"the evaluation does not fit; eval_gsm8k.py can do it with other options. {error}")
 

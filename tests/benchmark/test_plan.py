@@ -1,5 +1,6 @@
 """Plans without a device: their arithmetic against the program's, what fits on a card, and the script."""
 
+import dataclasses
 import runpy
 from typing import get_args
 
@@ -10,6 +11,7 @@ from tests.support.models import PRESETS
 from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch
 from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
 from trm_jax.benchmark.exchange import describe_exchange
+from trm_jax.benchmark.lengths import gsm8k_lengths
 from trm_jax.benchmark.work import Work
 from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.decoding import DecodeConfig
@@ -113,6 +115,18 @@ def test_cards_are_found_by_name():
     assert find_card("a100-40").memory == 40_960 * 2**20
     with pytest.raises(UserError, match="rtx4090"):
         find_card("v100")
+
+
+def test_without_the_layers_a_training_needs_less_memory_and_a_disk():
+    size, tokens = SIZES["qwen2.5-math-7b"], int(gsm8k_lengths("train").sum())
+    for trm, states in ((TRMConfig.residual(), 5), (TRMConfig.mathllm(), 1)):
+        whole = TrainingPlan(size, trm, TrainConfig(), CARDS["h100"])
+        plan = dataclasses.replace(whole, cache_hidden=True)
+        assert plan.memory()["backbone"] == 2 * size.vocab_size * size.width  # the output head
+        assert sum(plan.memory().values()) < sum(whole.memory().values()) - 10e9
+        assert plan.disk == tokens * states * size.width * 2
+        assert plan.epoch().flops < whole.epoch().flops
+        assert "GB of hidden states" in plan.describe()
 
 
 @pytest.mark.parametrize("options", [("train",), ("decode", "--gpu", "rtx4090"), ("train", "--model", "MODEL")])

@@ -59,7 +59,7 @@ def test_a_batch_of_each_shape_that_will_come_is_found(start, end):
     """A shape that is missed is compiled in the middle of a training."""
     loader = Loader(examples(), 8, seed=3)
     shape = lambda batch: (batch.tokens.shape, batch.labels.shape)  # noqa: E731
-    found = [shape(batch) for batch in loader.of_each_shape(start, end)]
+    found = [shape(loader[number]) for number in loader.of_each_shape(start, end)]
     assert sorted(found) == sorted({shape(loader[number]) for number in range(start, end)})
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ import pytest
 from tests.support.models import loader, tiny_model
 from trm_jax.checkpoints import Checkpoints
 from trm_jax.config import TrainConfig
+from trm_jax.data import TrainingSet
 from trm_jax.data.loader import Bucket
-from trm_jax.hardware import Hlo, make_mesh, put_rows, put_weights
+from trm_jax.hardware import Hlo, Programs, make_mesh, put_rows, put_weights
 from trm_jax.model import named_weights
-from trm_jax.training import make_optimizer, make_train_batch, new_state
+from trm_jax.training import HiddenCache, make_optimizer, make_train_batch, new_state
+from trm_jax.training.loop import Inputs
 from trm_jax.training.step import ROWS_AT, make_eval_batch
 
 BATCHES = loader(batch_size=4, accumulation=2, buckets=[Bucket(32, 32)])
@@ -120,6 +123,32 @@ def test_the_held_out_loss_is_that_of_one_device():
             found, count = eval_batch(*weights, put_rows(BATCHES[0], ROWS_AT))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         assert count == labels
+
+
+@pytest.mark.parametrize("mesh", ["data=4", "data=2,fsdp=2", "fsdp=2,tensor=2"])
+def test_hidden_states_from_disk_train_as_those_computed_do(mesh, tmp_path, monkeypatch):
+    """The same program gets them, laid out in the same way."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = types.SimpleNamespace(backbone_fingerprint="", backbone_config=tiny_model("residual").backbone.config)
+    with jax.set_mesh(make_mesh(mesh)):
+        train = TrainConfig(dtype="float32", batch_size=4, accumulation=2)
+        backbone = put_weights(tiny_model("residual").backbone)
+        trm = tiny_model("residual").trm
+        cache = HiddenCache.of(folder, trm.config, train, TrainingSet(BATCHES, None, BATCHES.examples, 0), 2)
+        cache.fill(backbone)
+        train_batch, found = Programs(make_train_batch(ADAMW, 0.9, jnp.float32)), []
+        for hidden in (None, cache):
+            inputs = Inputs(backbone, trm, hidden)
+            state = put_weights(new_state(jax.tree.map(jnp.copy, trm), ADAMW))
+            for number in range(2):
+                readout, rows, states = inputs.of(BATCHES, number, BATCHES[number])
+                state, metrics = train_batch(state, readout, rows, None, states)
+            found.append((jax.device_get(named_weights(state)), metrics.loss))
+    assert len(train_batch) == 1
+    (computed, loss), (read, same_loss) = found
+    np.testing.assert_array_equal(loss, same_loss)
+    for name, weight in computed.items():
+        np.testing.assert_array_equal(read[name], weight, err_msg=name)
 
 
 def text(mesh: str) -> Hlo:

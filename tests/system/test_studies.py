@@ -144,3 +144,20 @@ def test_ablate_refuses_what_it_cannot_compare(tmp_path):
         done.stderr
         == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
     )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_all_trainings_of_an_ablation_share_the_hidden_states_if_asked(tmp_path, cached):
+    commands = []
+
+    def stop_at_training(*words):
+        commands.append(words)
+        if words[0] == "train.py":
+            raise UserError("enough")
+
+    ablation = Ablation(
+        tmp_path / "model", tmp_path / "out", read_variants(None), (0,), "single", "demo", cache_hidden=cached
+    )
+    with pytest.raises(UserError, match="enough"):
+        ablation.compare(stop_at_training)
+    assert ("--cache-hidden" in commands[-1]) == cached

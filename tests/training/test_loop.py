@@ -17,7 +17,7 @@ from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data import NO_LABEL, Loader
 from trm_jax.model import named_weights
 from trm_jax.training import hold_run, loop, run
-from trm_jax.training.loop import fit, held_out_loss
+from trm_jax.training.loop import Inputs, fit, held_out_loss
 from trm_jax.training.metrics import NonFiniteError, read_metrics
 from trm_jax.training.optimizer import make_schedule, supervision_depths
 from trm_jax.training.step import make_eval_batch
@@ -106,10 +106,11 @@ def test_the_held_out_loss_is_that_of_the_averaged_weights(tmp_path):
     _, state = fit_tiny(tmp_path / "run", held_out=one_shape())
     model = tiny_model("residual", trained=False)
     eval_batch = make_eval_batch(jnp.float32)
-    expected = held_out_loss(eval_batch, state.ema, model.backbone, one_shape())
+    inputs = Inputs(model.backbone, model.trm, None)
+    expected = held_out_loss(eval_batch, state.ema, inputs, one_shape())
     *_, record = read_metrics(tmp_path / "run/metrics.jsonl")
     np.testing.assert_allclose(record["held_out_loss"], expected["held_out_loss"], rtol=1e-6)
-    assert expected != held_out_loss(eval_batch, state.trm, model.backbone, one_shape())
+    assert expected != held_out_loss(eval_batch, state.trm, inputs, one_shape())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monkeypatch):

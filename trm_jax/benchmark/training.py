@@ -26,8 +26,8 @@ from trm_jax.hardware import (
     training_memory,
     weight_parts,
 )
-from trm_jax.model import Qwen, abstract_trm, new_trm
-from trm_jax.training import CHUNK, ROWS_AT, make_optimizer, make_train_batch, new_state
+from trm_jax.model import Qwen, abstract_trm, new_trm, without_layers
+from trm_jax.training import CHUNK, ROWS_AT, Computed, make_optimizer, make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 
@@ -49,13 +49,15 @@ class Training:
         self._backbone = backbone
         self._state = put_weights(new_state(new_trm(backbone, trm_config), optimizer))
         self._train_batch = make_train_batch(optimizer, train_config.ema_decay, jnp.dtype(train_config.dtype))
-        self._programs = Programs(self._train_batch)
+        self._programs, self._readout = Programs(self._train_batch), without_layers(backbone)
+        self._hidden = Computed(backbone, self._state.trm)
 
     def warm_up(self, batches: Sequence[Batch]) -> tuple[float, int]:
         """Runs a batch of each shape once. Returns the seconds that compiling took, and the number of programs."""
         for batch in {(batch.tokens.shape, batch.labels.shape): batch for batch in batches}.values():
             self(batch)
-        return self._programs.seconds, len(self._programs)
+        every = self._programs, self._hidden.programs
+        return sum(programs.seconds for programs in every), sum(map(len, every))
 
     def flops(self, batch: Batch) -> int:
         """Floating-point operations of a device's matrix products in a batch."""
@@ -63,7 +65,8 @@ class Training:
         return flops // (row_parts() * tensor_parts())
 
     def __call__(self, batch: Batch) -> None:
-        self._state, metrics = self._programs(self._state, self._backbone, put_rows(batch, ROWS_AT))
+        hidden = self._hidden.of(batch)
+        self._state, metrics = self._programs(self._state, self._readout, put_rows(batch, ROWS_AT), None, hidden)
         jax.block_until_ready((self._state, metrics))
 
 

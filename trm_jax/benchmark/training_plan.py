@@ -35,8 +35,8 @@ from trm_jax.hardware import (
     shardings,
     training_memory,
 )
-from trm_jax.model import abstract_trm
-from trm_jax.training import CHUNK, ROWS_AT, make_optimizer, make_train_batch, new_state
+from trm_jax.model import NUM_LEVELS, Hidden, abstract_trm, without_layers
+from trm_jax.training import CHUNK, LEVELS_ROWS_AT, ROWS_AT, make_optimizer, make_train_batch, new_state
 
 MOST_BATCH = 4096
 
@@ -54,6 +54,7 @@ class TrainingPlan:
     card: Card
     gpus: int = 1
     mesh: str | None = None  # of several GPUs; None: all on `data`
+    cache_hidden: bool = False  # the backbone's hidden states come from disk, and its layers are not there
 
     def __post_init__(self):
         rows, parts = self.train_config.batch_size, self._parts[0]
@@ -69,7 +70,20 @@ class TrainingPlan:
     @functools.cached_property
     def _weights(self) -> tuple:
         backbone = abstract_backbone(self.backbone_config, self.train_config.dtype)
-        return backbone, abstract_trm(backbone, self.trm_config)
+        trm = abstract_trm(backbone, self.trm_config)
+        return without_layers(backbone) if self.cache_hidden else backbone, trm
+
+    @property
+    def _states(self) -> int:
+        """Hidden states of a token that the recursion sees."""
+        return 1 + NUM_LEVELS if self.trm_config.context == "mix" else 1
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the hidden states on disk; rows that are padded to two lengths come once more."""
+        lengths = gsm8k_lengths("train").sum(axis=1)
+        tokens = int(lengths[lengths <= self.train_config.max_length].sum())
+        return tokens * self._states * self.backbone_config.width * jnp.dtype(self.train_config.dtype).itemsize
 
     @functools.cached_property
     def shapes(self) -> Mapping[tuple[int, int], int]:
@@ -87,9 +101,8 @@ class TrainingPlan:
         """Bytes of each GPU by part, for the longest rows."""
         train = dataclasses.replace(self.train_config, batch_size=batch_size or self.train_config.batch_size)
         longest = max(length for length, _ in self.shapes)
-        return training_memory(
-            *self._weights, self.backbone_config, self.trm_config, train, longest, CHUNK, *self._parts
-        )
+        sizes = longest, CHUNK, *self._parts, self._states if self.cache_hidden else 0
+        return training_memory(*self._weights, self.backbone_config, self.trm_config, train, *sizes)
 
     def batch(self, length: int, answer: int) -> Work:
         """One batch of rows of this length, with all its supervision steps.
@@ -114,6 +127,8 @@ class TrainingPlan:
             + kernels["a chunk of logits"] * -(-labels // CHUNK)
             + kernels["a step"],
         )
+        if self.cache_hidden:
+            return step.times(trm.supervision_steps)
         layers = Work(
             flops=qwen.num_layers * tokens * layer_flops(qwen, length / 2),
             bytes=size * qwen.num_layers * tokens * (8 * width + 3 * qwen.mlp_width) + count_bytes(self._weights[0]),
@@ -134,12 +149,23 @@ class TrainingPlan:
         shapes = [(1, self.train_config.batch_size, count) for count in (length, answer, answer)]
         batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
         train_batch = make_train_batch(optimizer, 0.999, jnp.dtype(self.train_config.dtype))
+        hidden = self._hidden(length) if self.cache_hidden else None
         if self.gpus == 1:
-            return compile_for(self.card, train_batch, state, backbone, batch)
+            return compile_for(self.card, train_batch, state, backbone, batch, None, hidden)
         mesh = card_mesh(self.card, self.gpus, self.mesh)
         arguments = [placed(tree, shardings(tree, mesh)) for tree in (state, backbone)]
         arguments.append(placed(batch, rows_shardings(batch, mesh, ROWS_AT)))
+        if hidden is not None:
+            rows_at = Hidden(ROWS_AT, None if hidden.levels is None else LEVELS_ROWS_AT)
+            places = jax.tree.map(lambda array, at: rows_shardings(array, mesh, at), hidden, rows_at)
+            arguments += [None, placed(hidden, places)]
         return compile_for(self.card, train_batch, *arguments, mesh=mesh)
+
+    def _hidden(self, length: int) -> Hidden:
+        """The shapes of a batch's hidden states."""
+        shape, dtype = (self.train_config.batch_size, length, self.backbone_config.width), self.train_config.dtype
+        levels = jax.ShapeDtypeStruct((1, NUM_LEVELS, *shape), dtype) if self._states > 1 else None
+        return Hidden(jax.ShapeDtypeStruct((1, *shape), dtype), levels)
 
     def compile(self, link: float = NVLINK) -> str:
         """Peak memory and kernels of the longest batch, as XLA compiles it for the card.
@@ -159,6 +185,8 @@ class TrainingPlan:
         head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {train.batch_size}"
         *lines, fit = describe_plan(head, self.memory(), self.card, self.gpus)
         lines.append(f"{fit}; {rows}")
+        if self.cache_hidden:
+            lines.append(f"disk         {self.disk / 1e9:.3g} GB of hidden states")
         if self.gpus == 1:
             lines.append(f"an epoch     {batches} batches, worked out: {self.epoch().describe(self.card)}")
         return "\n".join(lines)

@@ -10,6 +10,6 @@ from trm_jax.checkpoints.folders import (
     replacing,
     write_config,
 )
-from trm_jax.checkpoints.integrity import Fingerprint, all_finite
+from trm_jax.checkpoints.integrity import DamageError, Fingerprint, all_finite, require_sealed, seal
 from trm_jax.checkpoints.models import SavedModel, backbone_dtype, load_backbone, save_model, tokenizer_of
 from trm_jax.checkpoints.training import HELD_OUT_LOSS, Checkpoints, newest_sound

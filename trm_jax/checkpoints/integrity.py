@@ -23,7 +23,10 @@ class DamageError(UserError):
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Writes the size and the CRC-32 of every file in the folder into its seal, `seal.json`."""
+    """Writes the size and the CRC-32 of every file in the folder into its seal, `seal.json`.
+
+    Example: `seal(folder)`, and later `require_sealed(folder)`.
+    """
     write_whole(folder / SEAL, json.dumps(_sums(_files(folder)), indent=1) + "\n")
 
 
@@ -31,6 +34,8 @@ def require_sealed(folder: pathlib.Path) -> None:
     """Raises DamageError, naming the first faults, unless every file is as it was sealed.
 
     Only files that lie in the folder are opened, never a path that only the seal names.
+
+    Example: `require_sealed(folder)`.
     """
     if not (folder / SEAL).is_file():
         raise DamageError(f"{folder} is not whole: it has no {SEAL}")

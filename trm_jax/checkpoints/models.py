@@ -29,6 +29,7 @@ from trm_jax.model import (
     named_weights,
     new_trm,
     with_weights,
+    without_layers,
 )
 
 
@@ -160,12 +161,15 @@ class SavedModel:
         return own if model is None else f"{own} {Fingerprint.of(named_weights(model.trm).items())}"
 
 
-def load_backbone(folder: ModelFolder, dtype=None) -> Qwen:
+def load_backbone(folder: ModelFolder, dtype=None, layers: bool = True) -> Qwen:
     """The backbone of a model folder, in `dtype`, or as it is stored. Raises CheckpointError or WeightsError.
+
+    Without its `layers` it is what `without_layers` leaves of it, and nothing else is read into memory.
 
     Example: `load_backbone(open_folder("runs/model").model, "bfloat16")`.
     """
-    backbone = _load_weights(folder.path / "backbone", abstract_qwen(folder.backbone_config), dtype)
+    abstract = abstract_qwen(folder.backbone_config)
+    backbone = _load_weights(folder.path / "backbone", abstract if layers else without_layers(abstract), dtype)
     if bad := first_bad_weight(backbone):
         raise CheckpointError(f"the backbone in {folder.path} holds numbers that are not finite in {bad}")
     return backbone

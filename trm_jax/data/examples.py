@@ -93,6 +93,8 @@ def encode_rows(rows: Sequence[Row], tokenizer, keep_annotations: bool = False) 
 
     Special tokens that stand in a row's texts, as an end token that was left in them, are taken out, and that is logged:
     they would end an answer before its end.
+
+    Example: `encode_rows(rows, tokenizer)[0].solution_length`.
     """
     end, special = end_token(tokenizer), special_tokens(tokenizer)
     if count := sum(special.search(row["question"] + " " + row["answer"]) is not None for row in rows):

@@ -92,19 +92,24 @@ class Loader:
 
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`, counted from the start of training over all epochs."""
+        rows, bucket = self.rows(number)
+        return pad_batch(rows, bucket, self.shape)
+
+    def rows(self, number: int) -> tuple[list[Example], Bucket]:
+        """The rows of batch `number`, and the shape that they are padded to."""
         epoch, index = divmod(number, self.batches_per_epoch)
         bucket, rows = self._plan(epoch)[index]
-        return pad_batch([self.examples[row] for row in rows], bucket, self.shape)
+        return [self.examples[row] for row in rows], bucket
 
-    def of_each_shape(self, start: int, end: int) -> list[Batch]:
-        """The first batch of each shape among those of these numbers; they are few, however many batches there are."""
+    def of_each_shape(self, start: int, end: int) -> list[int]:
+        """Of these numbers of batches, those of the first batch of each shape."""
         first: dict[Bucket, int] = {}
         for number in range(start, end):
             epoch, position = divmod(number, self.batches_per_epoch)
             first.setdefault(self._plan(epoch)[position][0], number)
             if len(first) == len(self.buckets):
                 break
-        return [self[number] for number in first.values()]
+        return list(first.values())
 
     def _plan(self, epoch: int) -> list[tuple[Bucket, list[int]]]:
         if epoch != self._planned_epoch:
@@ -177,7 +182,10 @@ class StreamLoader:
 
 
 def pad_batch(examples: Sequence[Example], bucket: Bucket, shape: tuple[int, int]) -> Batch:
-    """Up to A·B examples as one Batch of shape (A, B); rows that are left over are empty."""
+    """Up to A·B examples as one Batch of shape (A, B); rows that are left over are empty.
+
+    Example: `pad_batch(examples, Bucket(64, 32), (1, 8))`.
+    """
     size = math.prod(shape)
     tokens = np.zeros((size, bucket.length), np.int32)
     positions = np.zeros((size, bucket.solution_length), np.int32)

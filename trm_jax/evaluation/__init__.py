@@ -12,8 +12,19 @@ from trm_jax.evaluation.compare import (
     write_comparison,
 )
 from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
-from trm_jax.evaluation.likelihood import score_tokens
+from trm_jax.evaluation.likelihood import score_solutions, score_tokens
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import GradedAnswer, GradedText
 from trm_jax.evaluation.run_harness import run_harness
+from trm_jax.evaluation.solution_loss import (
+    SolutionLoss,
+    compare_losses,
+    holds_losses,
+    loss_table,
+    measure_solutions,
+    read_losses,
+    show_losses,
+    summarize_losses,
+    write_losses,
+)
 from trm_jax.evaluation.statistics import Interval, accuracy, accuracy_of_runs, difference_of_runs, paired_difference

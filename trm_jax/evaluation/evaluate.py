@@ -71,7 +71,7 @@ def evaluate(
         def keep(answer: GradedAnswer) -> None:
             done[answer.index] = answer
             if file:
-                _append(file, answer, settings)
+                append(file, answer.to_json(), settings)
 
         answered = first_says(list(done))
         todo = [index for index in range(len(rows)) if index not in answered]
@@ -132,12 +132,12 @@ def _say_too_long(over: Sequence[int], prompts: Mapping[int, list[int]], longest
     _log.warning("%s: more than the %s that there is room for beside the answer; they %s", named, f"{longest:,}", verb)
 
 
-def _append(output: pathlib.Path, answer: GradedAnswer, settings: dict[str, Any]) -> None:
-    """Writes an answer; before the first one, the settings beside it."""
+def append(output: pathlib.Path, answer: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Writes the record of an answer; before the first one, the settings beside it."""
     if not output.exists():
         write_whole(output.with_suffix(".json"), json.dumps(settings, indent=2) + "\n")
     with output.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(answer.to_json(), ensure_ascii=False) + "\n")
+        file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
 def by_question(completions: Iterable[Completion], samples: int) -> Iterator[tuple[int, list[Completion]]]:

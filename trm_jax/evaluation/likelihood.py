@@ -1,7 +1,7 @@
 """How likely a model finds given texts: one pass over each of them, not token by token."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from trm_jax.data import NO_LABEL, Bucket, Example, pad_batch
 from trm_jax.decoding import pad_prompts, padded_length, round_up
 from trm_jax.hardware import put_rows, row_parts
-from trm_jax.model import QwenTRM, project
+from trm_jax.model import TRM, Qwen, QwenTRM, project
 
 CHUNK = 16  # positions whose logits exist at a time; every padded length is a multiple of it
 ROWS = 8  # of a batch whose size is not given
@@ -64,6 +65,70 @@ def _score(
 
         (y, _), _ = jax.lax.scan(step, trm.start(context), length=supervision_steps)
         features, output_head = trm.features(hidden.last, y), model.head
+    return _of_tokens(features, output_head, jnp.roll(tokens, -1, axis=1))
+
+
+def score_solutions(
+    backbone: Qwen, heads: Sequence[TRM], examples: Sequence[Example], batch_size: int | None = None
+) -> Iterator[tuple[int, float, list[list[float]]]]:
+    """The summed negative log-likelihood of each solution's tokens under the backbone alone, and under recursions on it.
+
+    Yields the number of an example, the backbone's nats, and for each head its nats after each supervision step, in batches
+    of similar lengths. The backbone runs once for all of them; prompts are given, and so is each token's past.
+
+    Example: `for number, alone, steps in score_solutions(model.backbone, [model.trm], examples): ...`.
+    """
+    rows = round_up(batch_size or ROWS, row_parts())
+    by_length: dict[int, list[int]] = {}
+    for number in sorted(range(len(examples)), key=lambda number: len(examples[number].tokens)):
+        by_length.setdefault(padded_length(len(examples[number].tokens)), []).append(number)
+    for length, members in by_length.items():
+        longest = round_up(max(examples[number].solution_length for number in members), CHUNK)
+        for start in range(0, len(members), rows):
+            batch = members[start : start + rows]
+            padded = pad_batch([examples[number] for number in batch], Bucket(length, longest), (1, rows))
+            arrays = (padded.tokens[0], padded.positions[0], padded.labels[0])
+            alone, steps = jax.device_get(_score_solutions(backbone, tuple(heads), *put_rows(arrays)))
+            for row, number in enumerate(batch):
+                yield number, float(alone[row]), [head[:, row].tolist() for head in steps]
+
+
+@jax.jit
+def _score_solutions(
+    backbone: Qwen,
+    heads: tuple[TRM, ...],
+    tokens: Int[Array, "B S"],
+    positions: Int[Array, "B R"],
+    labels: Int[Array, "B R"],
+) -> tuple[Float[Array, " B"], list[Float[Array, "N_sup B"]]]:
+    hidden, _ = backbone(tokens)
+    rotation = backbone.rotation(jnp.arange(tokens.shape[1])[None])
+
+    def at_positions(states):
+        return jnp.take_along_axis(states, positions[..., None], axis=1)
+
+    def loss(features, output_head):
+        chosen, _ = _of_tokens(features, output_head, jnp.maximum(labels, 0))
+        return -jnp.sum(jnp.where(labels == NO_LABEL, 0, chosen), axis=-1)
+
+    last = at_positions(hidden.last)
+
+    def of_head(trm):
+        context, output_head = trm.context(hidden), backbone.head if trm.head is None else trm.head[...]
+
+        def step(state, _):
+            y, z = trm.supervision_step(context, *state, rotation)
+            return (y, z), loss(trm.features(last, at_positions(y)), output_head)
+
+        return jax.lax.scan(step, trm.start(context), length=trm.config.supervision_steps)[1]
+
+    return loss(last, backbone.head), [of_head(trm) for trm in heads]
+
+
+def _of_tokens(
+    features: Float[Array, "B S D"], output_head: Float[Array, "V D"], following: Int[Array, "B S"]
+) -> tuple[Float[Array, "B S"], Bool[Array, "B S"]]:
+    """Of the token that follows each position, its log-probability and whether it is the most likely one."""
 
     def of_chunk(chunk):
         features, following = chunk
@@ -72,8 +137,7 @@ def _score(
         return chosen, jnp.argmax(logits, axis=-1) == following
 
     # The logits of whole texts would be gigabytes: a vocabulary has 152,000 tokens.
-    chunks = jax.tree.map(_in_chunks, (features, jnp.roll(tokens, -1, axis=1)))
-    return jax.tree.map(_joined, jax.lax.map(of_chunk, chunks))
+    return jax.tree.map(_joined, jax.lax.map(of_chunk, jax.tree.map(_in_chunks, (features, following))))
 
 
 def _in_chunks(array):

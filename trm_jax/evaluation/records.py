@@ -126,9 +126,7 @@ def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, Graded
     """
     if not path.exists():
         return {}
-    whole = path.read_bytes()
-    if not whole.endswith(b"\n"):
-        write_whole(path, whole[: whole.rfind(b"\n") + 1])
+    remove_cut_line(path)
     found = {}
     for _, answer in read_answers(path):
         if answer.index < len(rows):
@@ -137,3 +135,10 @@ def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, Graded
                 raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
             found[answer.index] = answer
     return found
+
+
+def remove_cut_line(path: pathlib.Path) -> None:
+    """Removes the last line of a file if a kill has cut it short."""
+    whole = path.read_bytes()
+    if not whole.endswith(b"\n"):
+        write_whole(path, whole[: whole.rfind(b"\n") + 1])

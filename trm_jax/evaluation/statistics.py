@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import binomtest, bootstrap
 from scipy.stats import t as student_t
 
@@ -27,6 +27,10 @@ class Interval:
     def points(self) -> str:
         """The interval of a difference as a text, in percentage points."""
         return f"{100 * self.estimate:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+    def nats(self, sign: str = "") -> str:
+        """The interval of a loss as a text, in nats; with `sign` "+" that of a difference."""
+        return f"{self.estimate:{sign}.4f} [{self.low:{sign}.4f}, {self.high:{sign}.4f}]"
 
 
 def accuracy(right: Sequence[bool]) -> Interval:
@@ -68,6 +72,23 @@ def bootstrap_difference(right: Bool[np.ndarray, " n"], baseline: Bool[np.ndarra
     differences = right.astype(np.float32) - baseline
     found = bootstrap((differences,), np.mean, n_resamples=DRAWS, batch=100, method="percentile", rng=seed)
     return Interval(float(differences.mean()), *map(float, found.confidence_interval))
+
+
+def loss_per_token(losses: Float[np.ndarray, " n"], tokens: Int[np.ndarray, " n"]) -> Interval:
+    """The losses of n questions over all of their tokens, or a paired difference of losses, nats a token.
+
+    It is a ratio of sums over questions, whose 95 % interval is the linearised one (Taylor series) with Student's t: a
+    question counts as one draw, because its tokens are not independent. For one question there is none.
+
+    Example: `loss_per_token(of_head - of_backbone, tokens).nats("+")`.
+    """
+    count, total = len(losses), float(np.sum(tokens))
+    ratio = float(np.sum(losses)) / total
+    if count == 1:
+        return Interval(ratio, math.nan, math.nan)
+    variance = count / (count - 1) * float(np.sum((losses - ratio * tokens) ** 2)) / total**2
+    half = float(student_t.ppf(0.975, count - 1)) * math.sqrt(variance)
+    return Interval(ratio, ratio - half, ratio + half)
 
 
 def accuracy_of_runs(right: Bool[np.ndarray, "R n"]) -> Interval:

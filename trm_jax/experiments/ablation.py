@@ -11,7 +11,7 @@ from trm_jax.experiments.ablation_report import report
 from trm_jax.files import locked
 
 PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
-OWN = ("model", "output", "data", "seed", "eval-limit")  # options of train.py that a variant cannot set
+OWN = ("model", "output", "data", "seed", "eval-limit", "cache-hidden")  # options of train.py that a variant cannot set
 # A function that runs a script with options to its end, and raises a UserError if it fails.
 RunScript = Callable[..., None]
 
@@ -32,6 +32,7 @@ class Ablation:
     eval_data: str | None = None  # None: the test split of `data`
     questions: int = 500
     max_new_tokens: int | None = None
+    cache_hidden: bool = False  # all runs share the backbone's hidden states, on disk
 
     def __post_init__(self):
         if self.against not in self.variants:
@@ -59,6 +60,7 @@ class Ablation:
             folder = self.output / name / str(seed)
             print(f"[{number} of {len(runs)}] {name}, seed {seed}", flush=True)
             own = ["--model", self.model, "--output", folder, "--data", self.data, "--seed", seed, "--eval-limit", 0]
+            own += ["--cache-hidden"] if self.cache_hidden else []
             run("train.py", *own, *arguments(self.variants[name]))
             run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
         folders = {name: [self.output / name / str(seed) for seed in self.seeds] for name in self.variants}

@@ -12,6 +12,7 @@ from trm_jax.hardware.memory import (
     count_weights,
     decoding_memory,
     describe_bytes,
+    filling_memory,
     free_memory,
     heads_of_device,
     largest,

@@ -64,6 +64,7 @@ def training_memory(
     logits_rows: int,
     row_parts: int = 1,
     weight_parts: int = 1,
+    early_states: int = 0,
 ) -> dict[str, int]:
     """The memory that training needs on each device, bytes by part; tests/cuda holds it to what XLA plans for real sizes.
 
@@ -73,6 +74,7 @@ def training_memory(
         logits_rows: tokens whose logits exist at the same time.
         row_parts, weight_parts: into how many parts a mesh splits the rows of a batch, and the weights. What of the
             activations is split by the heads, and the output head that is gathered, are not counted.
+        early_states: hidden states of a token that are there for the next batch already, while one is trained.
 
     Example: `training_memory(backbone, trm, qwen, TRMConfig.residual(), TrainConfig(), 512, logits_rows=256)["backbone"]`.
     """
@@ -94,10 +96,29 @@ def training_memory(
         "moving average": 4 * trained // weight_parts,
         "gradients and copies": trained
         * (4 + 2 * size),  # the sum in float32; weights and gradients in the type computed in
-        "hidden states": tokens * train_config.accumulation * width * size * 8,  # x, four levels, y, z, the context
+        # x, four levels, y, z, the context.
+        "hidden states": tokens * train_config.accumulation * width * size * (8 + early_states),
         "activations": tokens * trm_config.calls * call * size,
         "temporaries": working,
     }
+
+
+def filling_memory(
+    backbone: Any,
+    backbone_config: QwenConfig,
+    train_config: TrainConfig,
+    length: int,
+    row_parts: int = 1,
+    weight_parts: int = 1,
+) -> int:
+    """The memory that computing hidden states for a cache on disk needs on each device, bytes.
+
+    Example: `filling_memory(backbone, qwen, TrainConfig(), 512)`.
+    """
+    tokens, size = train_config.batch_size // row_parts * length, jnp.dtype(train_config.dtype).itemsize
+    return count_bytes(backbone) // weight_parts + tokens * size * (
+        12 * backbone_config.width + 3 * backbone_config.mlp_width
+    )
 
 
 def cache_bytes(backbone: QwenConfig, trm: TRMConfig, dtype, passes: int, tensor_parts: int = 1) -> int:

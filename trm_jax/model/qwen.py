@@ -20,7 +20,8 @@ class Hidden(NamedTuple):
     """What the recursion sees of the backbone."""
 
     last: Float[Array, "B S D"]  # x, after the final norm
-    levels: Float[Array, "4 B S D"]  # the residual stream after the embedding, 1/3, 2/3 and all of the layers
+    # The residual stream after the embedding, 1/3, 2/3 and all of the layers; None where they were not kept.
+    levels: Float[Array, "4 B S D"] | None
 
 
 class QwenLayer(nnx.Module):
@@ -107,6 +108,18 @@ class Qwen(nnx.Module):
 def abstract_qwen(config: QwenConfig) -> Qwen:
     """The backbone with shapes in place of arrays. Example: `abstract_qwen(config).embedding.shape`."""
     return nnx.eval_shape(lambda: Qwen(config, nnx.Rngs(0)))
+
+
+def without_layers(backbone: Qwen) -> Qwen:
+    """What of the backbone is needed once the hidden states are known: its output head.
+
+    Example: `without_layers(abstract_qwen(config)).layers` is None.
+    """
+    backbone = jax.tree.map(lambda weight: weight, backbone)  # a new module around the same arrays
+    backbone.layers, backbone.norm = None, None
+    if backbone.lm_head is not None:
+        backbone.embedding = None
+    return backbone
 
 
 def project(h: Float[Array, "*batch D"], head: Float[Array, "V D"]) -> Float[Array, "*batch V"]:

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +14,20 @@ from tqdm import tqdm
 from trm_jax.checkpoints import HELD_OUT_LOSS, Checkpoints, RunConfig, read_config
 from trm_jax.data import Batch, Loader, StreamLoader
 from trm_jax.hardware import Programs, fetch, put_rows, put_weights
-from trm_jax.model import TRM, Qwen
+from trm_jax.model import TRM, Hidden, Qwen, without_layers
 from trm_jax.processes import first_only, is_first, several, stop_at
+from trm_jax.training.hidden_cache import HiddenCache
+from trm_jax.training.hidden_states import Computed
 from trm_jax.training.metrics import MetricsLog, NonFiniteError, TrainedBatch, plot_loss
 from trm_jax.training.optimizer import make_optimizer, make_schedule, supervision_depths
-from trm_jax.training.step import ROWS_AT, TrainState, fault_places, make_eval_batch, make_train_batch, new_state
+from trm_jax.training.step import (
+    ROWS_AT,
+    TrainState,
+    fault_places,
+    make_eval_batch,
+    make_train_batch,
+    new_state,
+)
 from trm_jax.training.trackers import TrackerName, open_tracker
 
 
@@ -49,6 +59,7 @@ def fit(
     held_out: Loader | None = None,
     save_every: int = 100,
     track: TrackerName = "none",
+    hidden: HiddenCache | None = None,
 ) -> tuple[Outcome, TrainState]:
     """Trains to the end of the run, from its newest checkpoint if it has one, or until SIGTERM.
 
@@ -58,6 +69,7 @@ def fit(
         trm: untrained, float32.
         held_out: rows on which each checkpoint's loss is measured, with the EMA weights; the best checkpoint is kept.
         save_every: batches between checkpoints; the last batch is always saved.
+        hidden: the backbone's hidden states on disk, of all rows; the backbone then needs no layers.
 
     Raises NonFiniteError if a loss, gradient or update is not finite; the checkpoints before it are kept.
 
@@ -71,6 +83,7 @@ def fit(
     # The learning rates of the whole run, in the host's memory: see MetricsLog.
     learning_rates = np.asarray(make_schedule(config.train, optimizer_steps)(np.arange(optimizer_steps)))
     state = put_weights(new_state(trm, optimizer))
+    inputs = Inputs(backbone, trm, hidden)
     with (
         Checkpoints(folder) as checkpoints,
         StopRequest() as stop,
@@ -80,25 +93,28 @@ def fit(
             state = checkpoints.restore(state)
         start, num_batches = int(state.batches), config.num_batches
         if isinstance(loader, Loader):  # a stream does not tell which shapes will come
-            depth = (np.int32(0),) if config.train.random_depth else ()
+            depth = np.int32(0) if config.train.random_depth else None
             shapes = loader.of_each_shape(start, num_batches)
-            train_batch.prepare((state, backbone, put_rows(batch, ROWS_AT), *depth) for batch in shapes)
+            train_batch.prepare((state, *one[:2], depth, one[2]) for one in inputs.prepare(loader, shapes))
         if held_out is not None and start < num_batches:
             shapes = held_out.of_each_shape(0, held_out.batches_per_epoch)
-            eval_batch.prepare((state.ema, backbone, put_rows(batch, ROWS_AT)) for batch in shapes)
+            eval_batch.prepare((state.ema, *one) for one in inputs.prepare(held_out, shapes))
         log = MetricsLog(folder, start, learning_rates, int(state.steps), fault_places(trm), tracker)
         bar = tqdm(
             range(start, num_batches), "training", num_batches, unit="batch", initial=start, disable=not is_first()
         )
         for index in bar:
             started, number, batch, depth = time.perf_counter(), index + 1, loader[index], int(depths[index])
-            depth_argument = (np.int32(depth),) if config.train.random_depth else ()
-            state, metrics = train_batch(state, backbone, put_rows(batch, ROWS_AT), *depth_argument)
+            drawn = np.int32(depth) if config.train.random_depth else None
+            readout, rows, states = inputs.of(loader, index, batch)
+            state, metrics = train_batch(state, readout, rows, drawn, states)
             due = number % save_every == 0 or number == num_batches
 
             def rate(due=due, state=state):
                 # A save because of SIGTERM is not rated: the metrics stay those of a run that was not interrupted.
-                return held_out_loss(eval_batch, state.ema, backbone, held_out) if due and held_out is not None else {}
+                if not due or held_out is None:
+                    return {}
+                return held_out_loss(eval_batch, state.ema, inputs, held_out)
 
             try:
                 log.add(TrainedBatch(number, batch, depth, metrics, started))
@@ -118,9 +134,29 @@ def fit(
     return Outcome(batches, best, finished=batches == num_batches), state
 
 
-def held_out_loss(eval_batch, ema: TRM, backbone: Qwen, held_out: Loader) -> dict[str, list[float]]:
+class Inputs:
+    """What the programs get of a batch, beside the weights that are trained."""
+
+    def __init__(self, backbone: Qwen, trm: TRM, hidden: HiddenCache | None):
+        self._readout, self._hidden = without_layers(backbone), hidden
+        self._computed = None if hidden else Computed(backbone, trm, _say)
+
+    def of(self, loader: Loader | StreamLoader, number: int, batch: Batch) -> tuple[Qwen, Batch, Hidden]:
+        """The backbone's output head, the batch, and its hidden states: computed, or read from disk."""
+        hidden = self._hidden.read(loader, number) if self._hidden else self._computed.of(batch)
+        return self._readout, put_rows(batch, ROWS_AT), hidden
+
+    def prepare(self, loader: Loader, numbers: Sequence[int]) -> list[tuple[Qwen, Batch, Hidden]]:
+        """The same of several batches, for all of which the programs are compiled first."""
+        batches = [loader[number] for number in numbers]
+        if self._computed:
+            self._computed.prepare(batches)
+        return [self.of(loader, number, batch) for number, batch in zip(numbers, batches, strict=True)]
+
+
+def held_out_loss(eval_batch, ema: TRM, inputs: Inputs, held_out: Loader) -> dict[str, list[float]]:
     """HELD_OUT_LOSS: the loss after each supervision step over all held-out rows, nats a token."""
-    sums = [eval_batch(ema, backbone, put_rows(held_out[i], ROWS_AT)) for i in range(held_out.batches_per_epoch)]
+    sums = [eval_batch(ema, *inputs.of(held_out, n, held_out[n])) for n in range(held_out.batches_per_epoch)]
     losses, labels = (np.sum([fetch(one) for one in part], axis=0) for part in zip(*sums, strict=True))
     return {HELD_OUT_LOSS: (losses.astype(np.float64) / labels).tolist()}
 
@@ -158,9 +194,9 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _describe_training(state: TrainState, backbone: Qwen, batch: Batch, *depth) -> str:
+def _describe_training(state: TrainState, backbone: Qwen, batch: Batch, *others) -> str:
     return "training on {} x {} rows of {} tokens".format(*batch.tokens.shape)
 
 
-def _describe_held_out(ema: TRM, backbone: Qwen, batch: Batch) -> str:
+def _describe_held_out(ema: TRM, backbone: Qwen, batch: Batch, *others) -> str:
     return "held-out loss on {1} rows of {2} tokens".format(*batch.tokens.shape)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from trm_jax.hardware import (
     count_weights,
     describe_device,
     describe_mesh,
+    filling_memory,
     require_memory,
     require_rows,
     row_parts,
@@ -35,6 +36,7 @@ from trm_jax.hardware import (
     weight_parts,
 )
 from trm_jax.model import (
+    NUM_LEVELS,
     TRM,
     Qwen,
     QwenTRM,
@@ -44,8 +46,10 @@ from trm_jax.model import (
     named_weights,
     new_trm,
     with_weights,
+    without_layers,
 )
 from trm_jax.processes import first_says, is_first
+from trm_jax.training.hidden_cache import HiddenCache
 from trm_jax.training.loop import Outcome, fit
 from trm_jax.training.loss import CHUNK
 from trm_jax.training.metrics import METRICS
@@ -66,6 +70,7 @@ class Run:
     backbone: Qwen  # with shapes in place of arrays
     memory: dict[str, int]  # bytes that it is expected to need, by part
     init: TRM | None = None  # what it starts from, if not from new weights; the training donates them
+    hidden: HiddenCache | None = None  # the backbone's hidden states, if they are kept on disk
 
     def describe(self, recursion: str) -> str:
         """Tells the user what follows from the options; `recursion` is the preset's name, or where it comes from."""
@@ -73,13 +78,15 @@ class Run:
         held_out = 0 if training_set.held_out is None else len(training_set.held_out.examples)
         steps = int(supervision_depths(train, trm.supervision_steps, self.config.num_batches).sum())
         mesh = describe_mesh({"backbone": self.backbone, "trm": abstract_trm(self.backbone, trm)})
+        hidden = self.hidden and self.hidden.describe()
         return (
             f"device        {describe_device()}, computing in {train.dtype}\n"
             + (f"mesh          {mesh}\n" if mesh else "")
             + f"weights       {count_weights(abstract_trm(self.backbone, trm)):,} trained, "
             f"{count_weights(self.backbone):,} frozen\n"
             f"memory        about {sum(self.memory.values()) / 2**30:.2f} GiB expected{' on each device' if mesh else ''}\n"
-            f"recursion     {recursion}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
+            + (f"hidden states {hidden}\n" if hidden else "")
+            + f"recursion     {recursion}: n={trm.latent_updates}, T={trm.recursions}, N_sup={trm.supervision_steps}, "
             f"{trm.passes * trm.calls} block calls a token\n"
             f"data          {training_set.describe(train.max_length)}, {held_out} rows held out\n"
             f"training      {self.config.num_batches:,} batches of {train.accumulation} x {train.batch_size} rows, "
@@ -88,17 +95,25 @@ class Run:
 
     def train(
         self, folder: pathlib.Path, save_every: int = 100, track: TrackerName = "none"
-    ) -> tuple[Outcome, QwenTRM]:
-        """Trains in a folder that `hold_run` holds; see `fit`. Returns also the model, with the averaged weights.
+    ) -> tuple[Outcome, Callable[[], QwenTRM]]:
+        """Trains in a folder that `hold_run` holds; see `fit`.
 
-        Nothing else of the training stays in memory.
+        Returns also a function that gives the model, with the averaged weights. It reads the backbone where the training
+        did without its layers. Nothing else of the training stays in memory.
         """
-        train = self.config.train
-        backbone = load_backbone(self.model, train.dtype)
+        train, rows, cached = self.config.train, self.training_set, self.hidden is not None
+        if cached and self.hidden.missing_bytes:
+            self.hidden.fill(load_backbone(self.model, train.dtype))
+        backbone = load_backbone(self.model, train.dtype, layers=not cached)
         trm = new_trm(backbone, self.config.trm, train.seed) if self.init is None else self.init
-        rows = self.training_set
-        outcome, state = fit(folder, self.config, backbone, trm, rows.loader, rows.held_out, save_every, track)
-        return outcome, QwenTRM(backbone, cast(state.ema, train.dtype))
+        loaders = rows.loader, rows.held_out
+        outcome, state = fit(folder, self.config, backbone, trm, *loaders, save_every, track, self.hidden)
+        ema = cast(state.ema, train.dtype)
+
+        def model() -> QwenTRM:
+            return QwenTRM(load_backbone(self.model, train.dtype) if cached else backbone, ema)
+
+        return outcome, model
 
 
 def make_run(
@@ -110,11 +125,15 @@ def make_run(
     held_out: int,
     max_batches: int | None = None,
     init: TRM | None = None,
+    cache_hidden: bool = False,
 ) -> Run:
     """The run on a training set, for all its epochs or at most `max_batches`; the backbone is not read yet.
 
-    It starts from the weights of `init`, or from new ones. Raises a UserError if the device has too little memory, if rows
-    are longer than the backbone was trained for, or if the weights of `init` are not those of a recursion like `trm`.
+    It starts from the weights of `init`, or from new ones. With `cache_hidden` the backbone's hidden states are kept on
+    disk, and it trains without the backbone's layers; the results are the same.
+
+    Raises a UserError if the device has too little memory, or the disk too little room, if rows are longer than the backbone
+    was trained for, or if the weights of `init` are not those of a recursion like `trm`.
 
     Example: `run = make_run(model, data, trm, train, training_set, held_out=128)`.
     """
@@ -140,9 +159,18 @@ def make_run(
         init=None if init is None else Fingerprint.of(named_weights(init).items()),
     )
     parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
-    memory = training_memory(backbone, trained, model.backbone_config, trm, train, longest, CHUNK, **parts)
-    require_memory(sum(memory.values()))
-    return Run(model, config, training_set, backbone, memory, init)
+    hidden = HiddenCache.of(model, trm, train, training_set, config.num_batches) if cache_hidden else None
+    resident = without_layers(backbone) if hidden else backbone
+    early = 1 + NUM_LEVELS if trm.context == "mix" else 1
+    memory = training_memory(
+        resident, trained, model.backbone_config, trm, train, longest, CHUNK, **parts, early_states=early
+    )
+    needed = sum(memory.values())
+    if hidden and hidden.missing_bytes:
+        hidden.require_disk()
+        needed = max(needed, filling_memory(backbone, model.backbone_config, train, longest, **parts))
+    require_memory(needed)
+    return Run(model, config, training_set, backbone, memory, init, hidden)
 
 
 @contextlib.contextmanager

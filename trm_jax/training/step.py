@@ -17,6 +17,7 @@ from trm_jax.training.loss import cross_entropy
 
 NO_FAULT = -1
 ROWS_AT = 1  # the dimension of a batch's arrays that holds the rows of a micro-batch
+LEVELS_ROWS_AT = 2  # that of hidden states' levels
 
 jax.tree_util.register_dataclass(Batch, data_fields=["tokens", "positions", "labels"], meta_fields=[])
 
@@ -68,13 +69,24 @@ def new_state(trm: TRM, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(trm, ema, optimizer.init(trm), *zeros)
 
 
+def _hidden(groups: Groups, backbone: Qwen, batch: Batch, hidden: Hidden | None) -> Hidden:
+    """Hidden states of micro-batches in groups, computed here if they are not given as [A, B, S, D] and [A, 4, B, S, D]."""
+    if hidden is None:
+        return jax.lax.map(groups.map(lambda tokens: backbone(tokens)[0]), batch.tokens)
+    levels = groups.split(hidden.levels, LEVELS_ROWS_AT)
+    if groups.count > 1:
+        levels = jax.tree.map(lambda array: jnp.moveaxis(array, LEVELS_ROWS_AT, 1), levels)
+    return Hidden(groups.split(hidden.last, ROWS_AT), levels)
+
+
 def make_train_batch(
     optimizer: optax.GradientTransformation, ema_decay: float, dtype
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The jitted function that trains on one batch, with an optimizer step after each supervision step.
 
     It takes the state, which it donates, the backbone, the batch and, optionally, how many supervision steps to take: an
-    int32 scalar up to N_sup, without which it takes N_sup. One compiled program serves all such numbers.
+    int32 scalar up to N_sup, without which it takes N_sup. One compiled program serves all such numbers. Where it gets the
+    batch's hidden states too, the backbone needs no layers.
 
     On a mesh the rows of a micro-batch are split into a group for each device that has rows of its own. A group's gradient
     stays on its device until all micro-batches are added; then the groups' gradients are summed, once a supervision step.
@@ -83,11 +95,16 @@ def make_train_batch(
     """
 
     @functools.partial(jax.jit, donate_argnames="state")
-    def train_batch(state: TrainState, backbone: Qwen, batch: Batch, depth: Int[Array, ""] | None = None):
+    def train_batch(
+        state: TrainState,
+        backbone: Qwen,
+        batch: Batch,
+        depth: Int[Array, ""] | None = None,
+        hidden: Hidden | None = None,
+    ):
         groups = Groups()
         batch = groups.split(batch, ROWS_AT)
-        # [A, ...], once for all steps
-        hidden = jax.lax.map(groups.map(lambda tokens: backbone(tokens)[0]), batch.tokens)
+        hidden = _hidden(groups, backbone, batch, hidden)  # [A, ...], once for all steps
         labelled = jnp.sum(batch.labels != NO_LABEL)
         # Checked once, before all steps: what a step does to the weights is checked as its gradients and updates.
         given = [_all_finite(hidden), *map(_all_finite, jax.tree.leaves(state.trm))]
@@ -127,14 +144,18 @@ def make_train_batch(
     return train_batch
 
 
-def make_eval_batch(dtype) -> Callable[[TRM, Qwen, Batch], tuple[Float[Array, " N_sup"], Int[Array, ""]]]:
-    """The jitted function that gives a batch's summed loss after each supervision step, nats, and its number of labels."""
+def make_eval_batch(dtype) -> Callable[..., tuple[Float[Array, " N_sup"], Int[Array, ""]]]:
+    """The jitted function that gives a batch's summed loss after each supervision step, nats, and its number of labels.
+
+    It takes the recursion, the backbone, a batch and, optionally, the hidden states of one that is a single micro-batch.
+    """
 
     @jax.jit
-    def eval_batch(trm: TRM, backbone: Qwen, batch: Batch):
+    def eval_batch(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden | None = None):
         groups = Groups()
-        batch = groups.split(jax.tree.map(lambda array: array.reshape(-1, array.shape[-1]), batch))
-        hidden = groups.map(lambda tokens: backbone(tokens)[0])(batch.tokens)
+        batch = groups.split(jax.tree.map(lambda array: array.reshape(1, -1, array.shape[-1]), batch), ROWS_AT)
+        hidden = _hidden(groups, backbone, batch, hidden)
+        batch, hidden = jax.tree.map(lambda array: array[0], (batch, hidden))
 
         def supervision_step(states, index):
             def of_group(inputs):

@@ -1,0 +1,68 @@
+"""Measures how likely a model finds worked solutions, backbone against backbone + TRM.
+
+Each solution is read once, in one pass over all of its tokens, and nothing is generated. The figures are nats a token, of
+which fewer are better. Without options: on the demo run of train.py.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from trm_jax import cli
+from trm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(cli.ComputeOptions):
+    checkpoint: str = "runs/train"
+    """Training folder, one checkpoint below it, a model folder (its recursion untrained, unless imported), an exported
+    folder, or USER/NAME[@REVISION], an exported model on the hub."""
+    model: pathlib.Path | None = None
+    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    controls: tuple[str, ...] = ()
+    """Other checkpoints on the same backbone, which are measured in the same pass."""
+    data: str | None = None
+    """Questions with solutions, as for eval_gsm8k.py (default: as trained or gsm8k)."""
+    output: pathlib.Path | None = None
+    """The .jsonl file to write, the summary goes beside it (default: in CHECKPOINT/likelihood, named by the settings)."""
+    limit: int | None = None
+    """Only the first so many questions."""
+    batch_size: int = 8
+    """Solutions that are read together."""
+    weights: Literal["ema", "raw"] = "ema"
+    """The moving average of the trained weights, or these themselves."""
+
+
+def main(options: Options) -> None:
+    from trm_jax.data import own_test_set, question_rows
+    from trm_jax.evaluation import file_name, measure_solutions, show_losses
+    from trm_jax.hardware import describe_device
+    from trm_jax.model import cast
+    from trm_jax.publishing import open_checkpoint
+
+    options.require(1, "limit", "batch_size")
+    dtype = options.prepare()
+    saved, use_ema = open_checkpoint(options.checkpoint, options.model), options.weights == "ema"
+    data = options.data or own_test_set(saved.trained_on) or "gsm8k"
+    rows = question_rows(data, "test", None, options.limit)
+    model, controls, backbone = saved.load(dtype, use_ema), {}, saved.fingerprint()
+    settings = {"measure": "nll", "data": data, "dtype": dtype, "checkpoint": saved.label, "weights": options.weights}
+    settings |= {"supervision_steps": model.trm.config.supervision_steps, "fingerprint": saved.fingerprint(model)}
+    for name in options.controls:
+        control = open_checkpoint(name, options.model)
+        if control.fingerprint() != backbone:
+            raise UserError(f"--controls {name} is on another backbone than {options.checkpoint}")
+        controls[name] = cast(control.load_trm(use_ema), dtype)
+    if controls:
+        settings["controls"] = list(controls)
+    output = options.output or saved.results / "likelihood" / file_name(settings)
+    print(f"{describe_device()}, {len(rows)} questions of {data}, losses in {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    losses = measure_solutions(
+        rows, saved.tokenizer, model.backbone, model.trm, output, settings, controls, options.batch_size
+    )
+    print(show_losses(losses))
+
+
+if __name__ == "__main__":
+    cli.run(main, Options, __doc__)
