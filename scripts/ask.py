@@ -56,7 +56,9 @@ def main(options: Options) -> None:
     options.require(0, "seed")
     if options.json and options.question is None:
         raise UserError("--json needs a question")
-    question = sys.stdin.read() if options.question == "-" else options.question
+    question = options.question
+    if question == "-":
+        question = sys.stdin.buffer.read().decode(errors="surrogateescape")
     if question is not None and not question.strip():
         raise UserError("the question is empty")
     logging.getLogger("trm_jax").setLevel(logging.WARNING)  # an answer needs no figures of memory

@@ -30,7 +30,7 @@ class Options(cli.ComputeOptions):
     max_new_tokens: int = 512
     """Tokens of an answer in a chat where a request does not say."""
     queue: int = 256
-    """Requests that may wait; more are refused."""
+    """Completions that may wait for a row; a request for more is refused."""
     warm: bool = False
     """Compile at the start every program that requests can need, so that none has to wait for one."""
     supervision_steps: int | None = None
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
             print(f"{address}: {', '.join(heads)}; {engine.rows} rows of {engine.capacity} tokens each", flush=True)
-            run(app, listening, engine.refuse_waiting)
+            run(app, listening, engine)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The server as OpenAI's own client sees it, and as a client that does things wrong does."""
 
+import asyncio
 import concurrent.futures
+import dataclasses
 import json
 import time
 
@@ -12,6 +14,7 @@ from trm_jax.data import encode_chat
 from trm_jax.decoding import Rows, generate
 from trm_jax.demo import problems
 from trm_jax.hardware import compilations
+from trm_jax.server import app, make_app
 
 openai = pytest.importorskip("openai")
 
@@ -193,7 +196,12 @@ WRONG = [
     (body(tools=[{"type": "function"}]), 400, "tools: is not supported", "tools"),
     (body(messages=[]), 400, "messages: ", "messages"),
     (body(messages=[{"role": "tool", "content": "a"}]), 400, "messages.0.role", "messages"),
-    (body(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), 400, "messages.0.content", "messages"),
+    (
+        body(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
+        400,
+        "messages.0.content: is no text, and no list of parts",
+        "messages",
+    ),
     (body(messages=[{"role": "user", "content": "\ud800"}]), 400, "half of a surrogate pair", None),
     (body(temperature=-1), 400, "temperature: ", "temperature"),
     (body(temperature="warm"), 400, "temperature: ", "temperature"),
@@ -220,11 +228,56 @@ def test_what_is_wrong_is_told_in_openais_error_object(running, content, status,
     assert field is None or error["param"] == field
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], "", [9999], [[1], []], [-1], ["a", 1], [True]])
+@pytest.mark.parametrize("prompt", [[], [[]], "", [9999], [[1], []], [-1], ["a", 1], [True], [[1]] * 129])
 def test_prompts_that_are_none(running, prompt):
     response = post(running, {"model": "demo", "prompt": prompt}, "/v1/completions")
     assert response.status_code == 400, response.text
-    assert response.json()["error"]["message"]
+    message = response.json()["error"]["message"]
+    if isinstance(prompt, list) and prompt not in ([9999], [-1]):
+        assert message.startswith("prompt: is no text, no texts, no tokens and no lists of tokens")
+
+
+def test_a_prompt_may_have_many_tokens(running):
+    answer = running.client.completions.create(model="demo", prompt=[5] * 150, max_tokens=2)
+    assert answer.usage.prompt_tokens == 150
+
+
+def test_what_asks_for_nothing_is_taken(running):
+    neutral = dict(frequency_penalty=0, presence_penalty=0.0, logit_bias={}, tools=[], n=1, metadata={}, logprobs=False)
+    options = {"include_usage": None, "include_obfuscation": False}
+    for more in (
+        neutral | {"seed": None, "stop": None, "stream_options": options},
+        {"response_format": {"type": "text"}},
+    ):
+        assert post(running, body(**more)).status_code == 200
+    for more in ({"frequency_penalty": False}, {"frequency_penalty": 0.5}, {"logprobs": 0}):
+        assert post(running, body(**more)).status_code == 400
+
+
+def test_a_fault_of_the_server_is_told_counted_and_logged(running, monkeypatch, caplog):
+    def fail(*args):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(app, "usage_of", fail)
+    before = metric(running, 'trm_requests_total{path="/v1/chat/completions",status="500"}')
+    response = post(running, body())
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert metric(running, 'trm_requests_total{path="/v1/chat/completions",status="500"}') == before + 1
+    assert "a fault" in caplog.text
+
+
+def test_without_a_key_a_server_answers_to_the_names_of_its_own_machine_alone(running):
+    """A page of the web can have its own name resolved to 127.0.0.1."""
+    open_to_all = make_app(dataclasses.replace(running.served, key=None))
+
+    async def ask(name: str) -> int:
+        transport = httpx.ASGITransport(open_to_all)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{name}") as client:
+            return (await client.get("/v1/models")).status_code
+
+    names = ["localhost:8000", "127.0.0.1", "[::1]:8000", "evil.example", "127.0.0.1.evil.example:8000"]
+    assert [asyncio.run(ask(name)) for name in names] == [200, 200, 200, 403, 403]
 
 
 def test_openais_client_knows_the_errors(running):
@@ -240,10 +293,15 @@ def test_openais_client_knows_the_errors(running):
 
 
 def test_a_full_queue_is_told_as_a_rate_limit(running, monkeypatch):
-    monkeypatch.setattr(running.served.engine, "_most_waiting", 0)
+    monkeypatch.setattr(running.served.engine, "most_waiting", 0)
+    busy = running.client.completions.create(model="demo", prompt=[1], max_tokens=180, n=4, temperature=2, stream=True)
+    next(iter(busy))
     with pytest.raises(openai.RateLimitError) as error:
         running.client.chat.completions.create(**body())
     assert error.value.response.headers["retry-after"] == "1"
+    busy.close()
+    with pytest.raises(openai.BadRequestError, match="5 completions in one request are more than the 4"):
+        running.client.completions.create(model="demo", prompt=[[1]] * 5)
     monkeypatch.undo()
     assert running.client.chat.completions.create(**body()).choices
 

@@ -152,7 +152,7 @@ def test_an_engine_that_fails_ends_every_request_and_is_no_longer_well(model_and
         wish = {"model": "demo", "prompt": [1, 2], "stream": stream}
 
         async def ask() -> list[httpx.Response]:
-            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 well = await client.get("/health")
                 monkeypatch.setattr(Rows, "advance", fail)
                 asked = await asyncio.gather(*[client.post("/v1/completions", json=wish) for _ in range(3)])

@@ -10,7 +10,7 @@ from tests.support.models import random_tokens, tiny_model
 from trm_jax.decoding import GenerationError, Request, Rows, Sampling, decode_config, decode_until, generate
 from trm_jax.hardware import compilations
 from trm_jax.model import for_decoding
-from trm_jax.serving import EndedError, Engine, EngineError
+from trm_jax.serving import EndedError, Engine, EngineError, FullError
 
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (4, 9, 30, 6, 17, 3, 11)]
 LIMIT = 40
@@ -105,8 +105,12 @@ def test_what_cannot_be_taken_is_an_error_of_that_request_alone(model, config, e
         engine.submit("trm", Request(PROMPTS[0], 4, samples=4))
     assert tokens_of(engine.submit("trm", Request(PROMPTS[0], 4)))[0]
     full = Engine(model, {"trm": config}, capacity=80, rows=1, most_waiting=0)
-    with pytest.raises(EngineError, match="0 requests are waiting already"):
+    first = full.submit("trm", Request(PROMPTS[0], LIMIT))  # there is a free row
+    while not full.busy["trm"]:
+        time.sleep(0.001)
+    with pytest.raises(FullError, match="1 completions would wait for a row; 0 may"):
         full.submit("trm", Request(PROMPTS[0], 4))
+    assert tokens_of(first)[0]
     full.close()
     with pytest.raises(EngineError, match="closed"):
         full.submit("trm", Request(PROMPTS[0], 4))

@@ -209,7 +209,11 @@ def test_a_question_is_answered_as_an_evaluation_does(demo_model_folder, tmp_pat
     assert answer["tokens"] == len(answer["pieces"]) == len(answer["steps"])
     short = run("ask.py", question, *common[:-2])  # the backbone has 512 tokens for prompt and answer
     assert short.stdout == text + "\n", short.stderr
-    for words, says in ((["", *common], "empty"), (["--json", *common], "--json needs a question")):
+    for words, says in (
+        (["", *common], "empty"),
+        (["--json", *common], "--json needs a question"),
+        (["\udcff", *common], "not UTF-8"),
+    ):
         refused = run("ask.py", *words)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert says in refused.stderr

@@ -31,7 +31,8 @@ def serving(checkpoint, *options) -> Iterator[tuple[Started, str]]:
 def test_a_signal_ends_it_when_the_answers_that_have_begun_are_whole(demo_model_folder):
     """Those that wait are refused, and nobody can connect any more."""
     options = ["--rows", 1, "--name", "demo", "--api-key", "secret", "--max-length", 400]
-    wish = {"model": "demo:backbone", "prompt": [5, 6, 7], "max_tokens": 380, "temperature": 0}
+    options += ["--supervision-steps", 2]
+    wish = {"model": "demo", "prompt": [5, 6, 7], "max_tokens": 380, "temperature": 0}
     with (
         serving(demo_model_folder, *options) as (started, address),
         httpx.Client(base_url=address, headers={"Authorization": "Bearer secret"}, timeout=120) as client,
@@ -57,6 +58,28 @@ def test_a_signal_ends_it_when_the_answers_that_have_begun_are_whole(demo_model_
     assert len(whole) > len(first) > 0
 
 
+def test_a_second_signal_ends_every_answer_at_once_and_says_so(demo_model_folder):
+    options = ["--rows", 1, "--name", "demo", "--max-length", 400, "--supervision-steps", 1]
+    wish = {"model": "demo", "prompt": [5, 6, 7], "max_tokens": 380, "temperature": 2, "stream": True}
+    with (
+        serving(demo_model_folder, *options) as (started, address),
+        httpx.Client(base_url=address, timeout=120) as client,
+        client.stream("POST", "/completions", json=wish) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(started.pid, signal.SIGTERM)
+        time.sleep(0.05)
+        os.kill(started.pid, signal.SIGTERM)
+        rest = [line for line in lines if line]
+        ended = started.end(60)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (
+        "the engine is being closed" in rest[-1] or rest[-1] == "data: [DONE]"
+    )  # where it was quicker than the signals
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -66,6 +89,8 @@ def test_a_signal_ends_it_when_the_answers_that_have_begun_are_whole(demo_model_
         (["--port", 99999], "cannot listen on 127.0.0.1, port 99999"),
         (["--rows", 0], "--rows is 0"),
         (["--api-key", ""], "--api-key is empty"),
+        (["--api-key", "é"], "--api-key has letters that no header can carry"),
+        (["--host", "a..b", "--api-key", "a"], "cannot listen on a..b: that is no name of a host"),
         (["--checkpoint", "nowhere"], "no config.json"),
     ],
 )
@@ -80,4 +105,4 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("serve.py", "--checkpoint", tmp_path / "nothing", "--port", port)
-    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in done.stderr
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use\n" in done.stderr

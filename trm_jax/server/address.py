@@ -1,20 +1,22 @@
 """Where the server listens, and how it ends."""
 
-import contextlib
-import ipaddress
 import logging
+import os
 import signal
 import socket
-from collections.abc import Callable
+import threading
 
 import uvicorn
 from starlette.applications import Starlette
 
 from trm_jax.errors import UserError
+from trm_jax.server.connection import is_here
+from trm_jax.serving import Engine
 
 _log = logging.getLogger(__name__)
 
 PATIENCE = 30  # seconds that answers get to come to their end
+FAREWELL = 5  # seconds for telling the others that theirs will not
 
 
 def require_key(host: str, key: str | None) -> None:
@@ -22,14 +24,10 @@ def require_key(host: str, key: str | None) -> None:
 
     Example: `require_key("127.0.0.1", None)`.
     """
-    if key is None and not _is_here(host):
+    if key is None and not is_here(host):
         raise UserError(f"--host {host} can be reached by others: give an --api-key that they must send")
-
-
-def _is_here(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    if key is not None and not key.isascii():
+        raise UserError("--api-key has letters that no header can carry: take those of ASCII")
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -42,17 +40,23 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
+    except socket.gaierror as error:
+        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+    except UnicodeError:
+        raise UserError(f"cannot listen on {host}: that is no name of a host") from None
     except OSError as error:
-        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+        raise UserError(f"cannot listen on {host}, port {port}: {os.strerror(error.errno)}") from None
 
 
-def run(app: Starlette, listening: socket.socket, on_exit: Callable[[], None]) -> None:
-    """Serves until SIGTERM or Ctrl-C. Then `on_exit` is called, connections are refused, and answers get 30 s to end.
+def run(app: Starlette, listening: socket.socket, engine: Engine) -> None:
+    """Serves until SIGTERM or Ctrl-C. Then what waits is refused, nobody can connect, and answers get 30 s to end.
 
-    Example: `run(make_app(served), open_socket("127.0.0.1", 8000), engine.refuse_waiting)`.
+    A second signal ends them at once.
+
+    Example: `run(make_app(served), open_socket("127.0.0.1", 8000), engine)`.
     """
-    settings = dict(timeout_graceful_shutdown=PATIENCE, access_log=False, lifespan="off", ws="none")
-    server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", **settings), on_exit)
+    settings = dict(timeout_graceful_shutdown=PATIENCE + FAREWELL, access_log=False, lifespan="off", ws="none")
+    server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", **settings), engine)
     # uvicorn raises the signal once more when it has ended: this process then has an engine to close.
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -67,12 +71,17 @@ def _ignore(number, frame) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)
-        self._on_exit = on_exit
+        self._engine = engine
 
     def handle_exit(self, sig, frame) -> None:
-        if not self.should_exit:
-            _log.info(f"ending: answers that have begun get {PATIENCE} s")
-            self._on_exit()
+        if self.should_exit:
+            self._engine.abandon()
+            return
+        _log.info(f"ending: answers that have begun get {PATIENCE} s")
+        self._engine.refuse_waiting()
+        timer = threading.Timer(PATIENCE, self._engine.abandon)
+        timer.daemon = True
+        timer.start()
         super().handle_exit(sig, frame)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from trm_jax import decoding
 from trm_jax.data import encode_chat
-from trm_jax.server.connection import Events, read_body, unless_gone
+from trm_jax.server.connection import Events, is_here, read_body, unless_gone
 from trm_jax.server.errors import (
     ApiError,
     BadRequestError,
@@ -25,6 +25,7 @@ from trm_jax.server.errors import (
     EndingError,
     TooLongError,
     UnknownModelError,
+    WrongHostError,
     WrongKeyError,
 )
 from trm_jax.server.generation import Generation, Part
@@ -56,8 +57,8 @@ def make_app(served: Served) -> Starlette:
 class _App:
     def __init__(self, served: Served):
         self._served, self._metrics, self._started = served, Metrics(served.engine), int(time.time())
-        # One thread reads prompts: a long one does not stop the event loop, and two do not share a tokenizer.
-        self._reader = concurrent.futures.ThreadPoolExecutor(1, "tokenizer")
+        # One thread reads requests: a long one does not stop the event loop, and two do not share a tokenizer.
+        self._reader = concurrent.futures.ThreadPoolExecutor(1, "reader")
 
     def starlette(self) -> Starlette:
         def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str = "GET") -> Route:
@@ -80,22 +81,36 @@ class _App:
 
         @functools.wraps(handler)
         async def guarded(request: Request) -> Response:
+            status = "500"
             try:
-                self._require_key(request)
+                self._require_right(request)
                 response = await handler(request)
+                status = str(response.status_code)
+                return response
             except ApiError as error:
-                headers = {"Retry-After": "1"} if isinstance(error, BusyError) else None
-                response = JSONResponse(error.to_json(), error.status, headers)
+                status = str(error.status)
+                # A body that was not read to its end is not waited for.
+                headers = {"Connection": "close"} | ({"Retry-After": "1"} if isinstance(error, BusyError) else {})
+                return JSONResponse(error.to_json(), error.status, headers)
             except ClientDisconnect:
                 self._metrics.cut_off.inc()
-                response = Response(status_code=400)  # which nobody reads
-            self._metrics.requests.labels(path, str(response.status_code)).inc()
-            return response
+                status = "gone"
+                return Response(status_code=400)  # which nobody reads
+            finally:
+                self._metrics.requests.labels(path, status).inc()
 
         return guarded
 
-    def _require_key(self, request: Request) -> None:
+    def _require_right(self, request: Request) -> None:
+        """Raises ApiError unless the client has the key. Where nobody needs one, it must call this machine by its own name.
+
+        For a page of the web can have its own name resolved to this machine, and is then no stranger to a browser.
+        """
         if (key := self._served.key) is None:
+            if not is_here(request.url.hostname):
+                raise WrongHostError(
+                    f"this server is not {request.url.hostname}; without --api-key it is localhost alone"
+                )
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
@@ -128,36 +143,41 @@ class _App:
         return self._served.heads[name]
 
     async def _chat(self, request: Request) -> Response:
-        asked = parse(await read_body(request), ChatRequest)
+        started = time.perf_counter()
+        asked = await self._read(parse, await read_body(request), ChatRequest)
         head = self._head(asked.model)
         messages = [message.plain() for message in asked.messages]
-        prompt = await self._read(lambda tokenizer: encode_chat(tokenizer, messages), "messages")
-        return await self._answer(request, asked, head, [prompt], ChatForm(asked.model))
+        prompt = await self._read(self._encoded, "messages", lambda tokenizer: encode_chat(tokenizer, messages))
+        return await self._answer(request, started, asked, head, [prompt], ChatForm(asked.model))
 
     async def _complete(self, request: Request) -> Response:
-        asked = parse(await read_body(request), CompletionRequest)
+        started = time.perf_counter()
+        asked = await self._read(parse, await read_body(request), CompletionRequest)
         head, prompts = self._head(asked.model), asked.prompts
         if isinstance(prompts[0], str):
-            prompts = await self._read(lambda tokenizer: tokenizer(prompts, verbose=False)["input_ids"], "prompt")
-        return await self._answer(request, asked, head, prompts, CompletionForm(asked.model))
+            encode = lambda tokenizer: tokenizer(prompts, verbose=False)["input_ids"]  # noqa: E731
+            prompts = await self._read(self._encoded, "prompt", encode)
+        return await self._answer(request, started, asked, head, prompts, CompletionForm(asked.model))
 
-    async def _read(self, encode: Callable[[Any], Any], field: str):
+    async def _read(self, function: Callable, *arguments) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
+
+    def _encoded(self, field: str, encode: Callable[[Any], Any]) -> Any:
         """Tokens of what a client sent. Raises BadRequestError where the tokenizer, or its chat template, refuses it."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._reader, encode, self._served.tokenizer)
+            return encode(self._served.tokenizer)
         except Exception as error:  # templates refuse in their own words, tokenizers in theirs
             raise BadRequestError(f"{field} cannot be read: {error}", field) from None
 
     async def _answer(
         self,
         request: Request,
+        started: float,
         asked: ChatRequest | CompletionRequest,
         head: str,
         prompts: Sequence[Sequence[int]],
         form: Form,
     ) -> Response:
-        started = time.perf_counter()
         generation = self._submit(asked, head, prompts)
         self._metrics.prompt_tokens.inc(generation.prompt_tokens)
         parts = self._counted(generation, started)
@@ -175,6 +195,10 @@ class _App:
 
     def _submit(self, asked, head: str, prompts: Sequence[Sequence[int]]) -> Generation:
         engine, requests = self._served.engine, []
+        if (count := len(prompts) * asked.n) > (most := engine.rows + engine.most_waiting):
+            raise BadRequestError(
+                f"{count} completions in one request are more than the {most} that can be there at once"
+            )
         for prompt in prompts:
             left = engine.capacity - len(prompt)
             limit = asked.limit or min(self._served.max_new_tokens, left)

@@ -1,6 +1,8 @@
 """The connection to a client: its body, with bounds; events to it; and its going away."""
 
 import asyncio
+import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,9 +13,16 @@ from trm_jax.server.errors import BadRequestError, TooLargeBodyError
 from trm_jax.server.generation import Generation
 
 LARGEST_BODY = 2**20  # bytes
-PATIENCE = 30.0  # seconds for a body to come
+BODY_SECONDS = 30.0  # in which a body must come
 
 Result = TypeVar("Result")
+
+
+def is_here(host: str | None) -> bool:
+    """Whether a name or address is this machine's own."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host or "").is_loopback
+    return host == "localhost"
 
 
 async def read_body(request: Request) -> bytes:
@@ -23,13 +32,13 @@ async def read_body(request: Request) -> bytes:
         raise BadRequestError("the body must come as `Content-Type: application/json`")
     content = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 content += chunk
                 if len(content) > LARGEST_BODY:
                     raise TooLargeBodyError(f"the body is larger than {LARGEST_BODY:,} bytes")
     except TimeoutError:
-        raise BadRequestError(f"the body did not come within {PATIENCE:g} s") from None
+        raise BadRequestError(f"the body did not come within {BODY_SECONDS:g} s") from None
     return bytes(content)
 
 

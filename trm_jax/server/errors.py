@@ -32,6 +32,10 @@ class WrongKeyError(BadRequestError):
     status, code = 401, "invalid_api_key"
 
 
+class WrongHostError(BadRequestError):
+    status = 403
+
+
 class UnknownModelError(BadRequestError):
     status, code = 404, "model_not_found"
 

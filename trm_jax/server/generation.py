@@ -17,7 +17,7 @@ class Part(NamedTuple):
     end: str | None
 
 
-class _Told(Stream):
+class _QueuedStream(Stream):
     """A stream whose pieces go to a queue of the event loop."""
 
     def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue):
@@ -41,11 +41,11 @@ class Generation:
         self._streams: dict[Stream, int] = {}  # with the number of its first completion
         self._texts: list[TextStream] = []
         self._by_token = bool(stops)  # so that no token behind a stop string is counted
-        self._left = 1  # completions that have not ended; they are counted when somebody begins to listen
+        self.has_ended = False  # all completions have, or the engine could not finish them
         self.prompt_tokens, self.completion_tokens = sum(len(request.prompt) for request in requests), 0
         try:
             for request in requests:
-                stream = engine.submit(head, request, _Told(request, loop, self._pieces))
+                stream = engine.submit(head, request, _QueuedStream(request, loop, self._pieces))
                 self._streams[stream] = len(self._texts)
                 self._texts += [TextStream(tokenizer, stops) for _ in range(request.samples)]
         except Exception:
@@ -59,15 +59,17 @@ class Generation:
 
     async def __aiter__(self) -> AsyncIterator[Part]:
         """Ends when all completions have. Raises EngineError if the engine fails or is closed."""
-        self._left = self.count
-        while self._left:
+        left = self.count
+        while left:
             stream, piece = await self._pieces.get()
             if isinstance(piece, Exception):
+                self.has_ended = True
                 raise piece
             if stream.has_given_up(piece.sample):
                 continue
             part = self._part(stream, piece)
-            self._left -= part.end is not None
+            left -= part.end is not None
+            self.has_ended = not left
             yield part
 
     def _part(self, stream: Stream, piece: Piece) -> Part:
@@ -84,11 +86,6 @@ class Generation:
             stream.cancel_sample(piece.sample)
             end = "stop"
         return Part(choice, new, end)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether all completions have."""
-        return not self._left
 
     def cancel(self) -> None:
         """Gives up what has not ended: its rows are free after the chunk that is being decoded."""

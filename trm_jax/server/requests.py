@@ -1,7 +1,9 @@
 """The bodies of requests: what OpenAI's interface allows, as far as the engine can do it."""
 
 import json
+import re
 import secrets
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -25,9 +27,19 @@ NOTHING_ASKED: dict[str, tuple] = {
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "service_tier": ("auto", "default"),
+    "metadata": ({},),
 }
 OF_MESSAGES = {"tool_calls": ([],), "annotations": ([],)}  # that come back with the message of a former answer
 STOPS, STOP_LENGTH = 16, 256  # stop strings, and characters of each
+PROMPTS, MESSAGES = 128, 1024  # at most, in one request
+ALTERNATIVES = {  # in place of pydantic's words for fields that may be of several kinds
+    "prompt": f"is no text, no texts, no tokens and no lists of tokens, of which there may be {PROMPTS}",
+    "content": "is no text, and no list of parts of type text",
+    "stop": f"is no text, and no list of up to {STOPS} texts, of 1 to {STOP_LENGTH} characters each",
+}
 
 
 class _Strict(pydantic.BaseModel):
@@ -36,6 +48,7 @@ class _Strict(pydantic.BaseModel):
 
 class StreamOptions(_Strict):
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class TextPart(_Strict):
@@ -45,7 +58,7 @@ class TextPart(_Strict):
 
 class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], pydantic.Field(fail_fast=True)]
     name: str = ""
 
     def plain(self) -> dict[str, str]:
@@ -66,7 +79,7 @@ class _Request(_Strict):
     top_p: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     n: Annotated[int, pydantic.Field(ge=1, le=128)] = 1
     seed: int | None = None
-    stop: Stop | Annotated[list[Stop], pydantic.Field(max_length=STOPS)] = []
+    stop: Stop | Annotated[list[Stop], pydantic.Field(max_length=STOPS, fail_fast=True)] = []
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     user: str = ""
@@ -84,7 +97,7 @@ class _Request(_Strict):
 class ChatRequest(_Request):
     """A body for /v1/chat/completions."""
 
-    messages: Annotated[list[Message], pydantic.Field(min_length=1)]
+    messages: Annotated[list[Message], pydantic.Field(min_length=1, max_length=MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
 
     @property
@@ -92,10 +105,14 @@ class ChatRequest(_Request):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
+Tokens = Annotated[list[int], pydantic.Field(min_length=1, fail_fast=True)]
+SOME_PROMPTS = pydantic.Field(min_length=1, max_length=PROMPTS, fail_fast=True)
+
+
 class CompletionRequest(_Request):
     """A body for /v1/completions."""
 
-    prompt: str | Annotated[list[str] | list[int] | list[list[int]], pydantic.Field(min_length=1, max_length=128)]
+    prompt: str | Tokens | Annotated[list[str], SOME_PROMPTS] | Annotated[list[Tokens], SOME_PROMPTS]
 
     @property
     def limit(self) -> int:
@@ -114,23 +131,32 @@ def parse(content: bytes, kind: type[_Request]):
     Example: `parse(b'{"model": "gsm8k", "prompt": "2 + 2 ="}', CompletionRequest).prompts`.
     """
     try:
-        body = json.loads(content, parse_constant=_refuse)
+        text = content.decode()
+        body = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
     try:
-        json.dumps(body, ensure_ascii=False).encode()
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadRequestError("a text holds half of a surrogate pair, which is no character") from None
     try:
         return kind.model_validate(_asked(body))
     except pydantic.ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        field = str(fault["loc"][0])
-        where = ".".join(map(str, fault["loc"]))
-        said = "is not supported" if fault["type"] == "extra_forbidden" else fault["msg"]
-        raise BadRequestError(f"{where}: {said}", field) from None
+        raise _bad_request(error.errors(include_url=False, include_input=False, include_context=False)[0]) from None
+
+
+def _bad_request(fault: Mapping[str, Any]) -> BadRequestError:
+    """The first of pydantic's faults, for the client."""
+    where = list(fault["loc"])
+    said = "is not supported" if fault["type"] == "extra_forbidden" else fault["msg"]
+    for place, name in enumerate(where):
+        if name in ALTERNATIVES and place + 1 < len(where):  # behind it pydantic names the kind that it tried first
+            where, said = where[: place + 1], ALTERNATIVES[name]
+            break
+    return BadRequestError(f"{'.'.join(map(str, where))}: {said}", str(where[0]))
 
 
 def _refuse(constant: str):
@@ -142,18 +168,16 @@ def _asked(body: dict[str, Any]) -> dict[str, Any]:
     asked = _without(body, NOTHING_ASKED)
     if isinstance(messages := body.get("messages"), list):
         asked["messages"] = [_without(one, OF_MESSAGES) if isinstance(one, dict) else one for one in messages]
+    if isinstance(options := body.get("stream_options"), dict):
+        asked["stream_options"] = _without(options, {})
     return asked
 
 
-def _without(fields: dict[str, Any], neutral: dict[str, tuple]) -> dict[str, Any]:
-    def asks(name: str, value: Any) -> bool:
-        return value is not None and not any(
-            (type(value) is type(one) and value == one) or (_is_number(value) and _is_number(one) and value == one)
-            for one in neutral.get(name, ())
-        )
+def _without(fields: dict[str, Any], neutral: Mapping[str, tuple]) -> dict[str, Any]:
+    """The fields but for null and those whose values are `neutral`, where 0 is 0.0 but not false."""
 
-    return {name: value for name, value in fields.items() if asks(name, value)}
+    def is_neutral(name: str, value: Any) -> bool:
+        same = (one for one in neutral.get(name, ()) if isinstance(one, bool) == isinstance(value, bool))
+        return value is None or any(one == value for one in same)
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return {name: value for name, value in fields.items() if not is_neutral(name, value)}

@@ -18,8 +18,10 @@ class Conversation:
     def ask(self, question: str) -> list[int]:
         """The prompt with a new question at its end; a question that got no answer is forgotten.
 
-        Raises EngineError if the question alone does not fit. The conversation then stays as it was.
+        Raises EngineError if the question alone does not fit, or is not UTF-8. The conversation then stays as it was.
         """
+        if any("\ud800" <= letter <= "\udfff" for letter in question):
+            raise EngineError("the question is not UTF-8")
         unanswered = bool(self.messages) and self.messages[-1]["role"] == "user"
         messages = self.messages[:-1] if unanswered else self.messages[:]
         messages.append({"role": "user", "content": question})

@@ -54,12 +54,12 @@ class Engine:
         Args:
             capacity: tokens of the longest prompt and its completion together.
             rows: of each batch; None: as many as fit into the memory, at most 64, on a CPU 8.
-            most_waiting: requests that may wait for a row; more are refused.
+            most_waiting: completions that may wait for a row, beside those that find a free one; more are refused.
             warm: compile at once every program that requests can need.
 
         Raises NoRoomError.
         """
-        self.capacity = round_up(capacity, CAPACITY_STEP)
+        self.capacity = min(round_up(capacity, CAPACITY_STEP), model.backbone.config.max_length)
         count = self._choose_rows(model, list(configs.values()), rows)
         self._backbone_config = model.backbone.config
         self._batches = {
@@ -67,22 +67,20 @@ class Engine:
             for name, config in configs.items()
         }
         self.rows = count
-        self._most_waiting, self._warm = most_waiting, warm
+        self.most_waiting = most_waiting
         self._changed = threading.Condition()
-        self._closed, self.failure, self._ready = False, None, threading.Event()
+        self._closed, self.failure = False, None
+        if warm:
+            for batch in self._batches.values():
+                batch.rows.compile()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
-        self._ready.wait()
-        if self.failure:
-            raise self.failure
 
     def _choose_rows(self, model: QwenTRM, configs: list[DecodeConfig], wanted: int | None) -> int:
-        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), reading=FEW)
-        options = dict(options=("--rows", "--max-length"))
-        first, *others = (
-            Room(model, config, self.capacity, padded_length(self.capacity), **parts, **options) for config in configs
-        )
-        room = Room(**vars(first) | {"beside": tuple(others)})
+        shapes = dict(capacity=self.capacity, prompt_length=padded_length(self.capacity), reading=FEW)
+        parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), options=("--rows", "--max-length"))
+        first, *others = (Room(model, config, **shapes, **parts) for config in configs)
+        room = dataclasses.replace(first, beside=tuple(others))
         most = MOST_ROWS_ON_CPU if wanted is None and jax.default_backend() == "cpu" else MOST_ROWS
         return room.choose_rows(wanted, most=room.row_parts * most, samples=1)
 
@@ -119,9 +117,11 @@ class Engine:
         with self._changed:
             if self._closed or self.failure:
                 raise EndedError(str(self.failure or "the engine is closed"))
-            if self.waiting >= self._most_waiting:
-                raise FullError(f"{self.waiting} requests are waiting already")
-            self._batches[name].waiting.append(stream)
+            batch = self._batches[name]
+            batch.waiting.append(stream)
+            if (without_row := sum(batch.without_row for batch in self._batches.values())) > self.most_waiting:
+                batch.waiting.pop()
+                raise FullError(f"{without_row} completions would wait for a row; {self.most_waiting} may")
             self._changed.notify()
         return stream
 
@@ -134,6 +134,14 @@ class Engine:
                     batch.waiting.popleft().put(EndedError("the engine is being closed"))
             self._changed.notify()
 
+    def abandon(self) -> None:
+        """Takes no more requests, and ends all that there are, wherever they are."""
+        self.refuse_waiting()
+        for batch in self._batches.values():
+            for stream in {stream for stream, _ in batch.rows.owners}:
+                stream.put(EndedError("the engine is being closed"))
+                stream.cancel()
+
     def close(self, patience: float | None = None) -> None:
         """Takes no more requests, and returns when those that are taken are done, or after so many seconds."""
         with self._changed:
@@ -143,23 +151,18 @@ class Engine:
 
     def _serve(self) -> None:
         try:
-            for batch in self._batches.values():
-                if self._warm:
-                    batch.rows.compile()
-            self._ready.set()
             while self._has_work():
                 for batch in self._batches.values():
+                    batch.stop_given_up()
                     with self._changed:
-                        chosen = batch.choose()
-                    batch.work(chosen)
+                        batch.choose()
+                    batch.work()
         except BaseException as error:  # whatever it is, nobody may wait for ever
             with self._changed:
                 self.failure = error
                 for batch in self._batches.values():
                     batch.fail(EndedError(f"the engine has failed: {error}"))
             _log.exception("the engine has failed")
-        finally:
-            self._ready.set()
 
     def _has_work(self) -> bool:
         """Waits for a request. False when there are none and the engine is closed."""
@@ -186,31 +189,38 @@ class _Batch:
     def __init__(self, rows: Rows, ends: set[int]):
         self.rows, self._ends = rows, ends
         self.waiting: collections.deque[Stream] = collections.deque()
+        self._chosen: dict[Stream, Request] = {}  # those that are to be read into rows next
 
-    def choose(self) -> dict[Stream, Request]:
-        """Takes those waiting requests that find as many free rows as they need, in their order."""
+    @property
+    def without_row(self) -> int:
+        """Completions that wait and do not even find a free row."""
+        waiting = sum(stream.request.samples for stream in self.waiting if not stream.is_given_up)
+        return max(waiting - len(self.rows.free), 0)
+
+    def stop_given_up(self) -> None:
+        """Frees the rows of samples that nobody wants any more."""
         self.rows.stop({(stream, sample) for stream, sample in self.rows.owners if stream.has_given_up(sample)})
+
+    def choose(self) -> None:
+        """Takes those waiting requests that find as many free rows as they need, in their order."""
         self.waiting = collections.deque(stream for stream in self.waiting if not stream.is_given_up)
-        chosen, free = {}, len(self.rows.free)
+        free = len(self.rows.free)
         while self.waiting and self.waiting[0].request.samples <= free:
             stream = self.waiting.popleft()
-            chosen[stream] = stream.request
+            self._chosen[stream] = stream.request
             free -= stream.request.samples
-        return chosen
 
-    def work(self, chosen: dict[Stream, Request]) -> None:
-        """Reads these requests into rows and decodes a chunk: a short one behind new prompts, for their first words."""
-        try:
-            if chosen:
-                self.rows.read(chosen)
-            if self.rows.owners:
-                # While requests wait, the next row that ends makes room for one.
-                wanted = len(self.rows.free) + 1 if self.waiting else len(self.rows)
-                for found in self.rows.advance(wanted, steps=1 if chosen else CHUNK):
-                    self._deliver(*found)
-        except BaseException:
-            self.waiting.extendleft(chosen)  # where `fail` finds those that have no row yet
-            raise
+    def work(self) -> None:
+        """Reads what was chosen into rows and decodes a chunk: a short one behind new prompts, for their first words."""
+        chunk = 1 if self._chosen else CHUNK
+        if self._chosen:
+            self.rows.read(self._chosen)
+            self._chosen = {}
+        if self.rows.owners:
+            # While requests wait, the next row that ends makes room for one.
+            wanted = len(self.rows.free) + 1 if self.waiting else len(self.rows)
+            for found in self.rows.advance(wanted, chunk):
+                self._deliver(*found)
 
     def _deliver(self, stream: Stream, sample: int, tokens, steps, finished: bool) -> None:
         new = slice(stream.sent[sample], None)
@@ -222,6 +232,6 @@ class _Batch:
 
     def fail(self, error: Exception) -> None:
         """Ends all requests with an error."""
-        for stream in {stream for stream, _ in self.rows.owners} | set(self.waiting):
+        for stream in {stream for stream, _ in self.rows.owners} | {*self._chosen, *self.waiting}:
             stream.put(error)
         self.waiting.clear()

@@ -152,6 +152,11 @@ def talk(heads: Heads, conversation: Conversation, settings: Settings, read: Cal
         except KeyboardInterrupt:  # what is typed is dropped
             print("\n/quit or Ctrl-D ends")
             continue
+        except UnicodeDecodeError:
+            print("that is not UTF-8")
+            if sys.stdin.isatty():
+                continue
+            return
         if line == "/quit":
             return
         try:

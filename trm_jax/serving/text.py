@@ -17,10 +17,12 @@ class TextStream:
 
     def __init__(self, tokenizer, stops: Sequence[str] = ()):
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
+        self._beginnings = {stop[:length] for stop in self._stops for length in range(1, len(stop))}
+        self._longest = max(map(len, self._beginnings), default=0)
         self._before: list[int] = []  # tokens that end with a whole character, and whose text is known
         self._newest: list[int] = []  # those behind them
-        self._known = ""
-        self._sent = 0  # characters
+        self._known = ""  # but for the beginning, which is sent
+        self._sent = 0  # characters of it that are sent, too; more, where the newest tokens end within a character
         self.stopped = False
 
     def add(self, tokens: Sequence[int]) -> str:
@@ -34,8 +36,8 @@ class TextStream:
         if new and new == whole:
             self._known += new
             self._before, self._newest = self._newest, []
-        beginnings = () if self.stopped else (stop[:length] for stop in self._stops for length in range(1, len(stop)))
-        held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
+        lengths = range(min(0 if self.stopped else self._longest, len(text)), 0, -1)
+        held = next((length for length in lengths if text[-length:] in self._beginnings), 0)
         return self._send(text[: len(text) - held])
 
     def end(self) -> str:
@@ -56,4 +58,6 @@ class TextStream:
 
     def _send(self, text: str) -> str:
         new, self._sent = text[self._sent :], max(self._sent, len(text))
+        done = min(self._sent, len(self._known))
+        self._known, self._sent = self._known[done:], self._sent - done
         return new
