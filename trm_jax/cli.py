@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -199,7 +200,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         main(parsed)
         processes.part()
     except KeyboardInterrupt:
-        _end(script, "interrupted; what was saved stays, the same command goes on", INTERRUPTED)
+        _end(script, "interrupted; what was saved stays", INTERRUPTED)
     except Exception as error:
         message = _message(error)
         if message is None:
@@ -248,4 +249,9 @@ def _end(script: str, message: str, status: int) -> None:
     message = " ".join(message.split())
     processes.end_all(message, status)
     print(f"{script}: {message}", file=sys.stderr)
+    if status == INTERRUPTED:
+        # XLA may still be at work in threads of its own, and crashes when the interpreter takes its memory away.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
