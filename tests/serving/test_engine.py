@@ -180,3 +180,16 @@ def test_those_that_wait_are_refused_and_those_that_have_rows_go_on(model, confi
         tokens_of(second)
     assert tokens_of(first) == generate(model, PROMPTS[:1], LIMIT)
     engine.close()
+
+
+def test_an_engine_that_is_abandoned_ends_what_has_rows_too(model, config):
+    engine = Engine(model, {"trm": config}, capacity=80, rows=1)
+    streams = [engine.submit("trm", Request(prompt, 70, Sampling(2.0))) for prompt in PROMPTS[:2]]
+    while not engine.busy["trm"]:
+        time.sleep(0.001)
+    engine.abandon()
+    for stream in streams:
+        with pytest.raises(EndedError, match="closed"):
+            tokens_of(stream)
+    engine.close(60)
+    assert engine.busy["trm"] == 0

@@ -138,7 +138,7 @@ class Engine:
         """Takes no more requests, and ends all that there are, wherever they are."""
         self.refuse_waiting()
         for batch in self._batches.values():
-            for stream in {stream for stream, _ in batch.rows.owners}:
+            for stream in batch.taken:
                 stream.put(EndedError("the engine is being closed"))
                 stream.cancel()
 
@@ -197,6 +197,11 @@ class _Batch:
         waiting = sum(stream.request.samples for stream in self.waiting if not stream.is_given_up)
         return max(waiting - len(self.rows.free), 0)
 
+    @property
+    def taken(self) -> set[Stream]:
+        """The requests that wait no more: they have rows, or are being read into them."""
+        return {stream for stream, _ in self.rows.owners} | set(self._chosen)
+
     def stop_given_up(self) -> None:
         """Frees the rows of samples that nobody wants any more."""
         self.rows.stop({(stream, sample) for stream, sample in self.rows.owners if stream.has_given_up(sample)})
@@ -232,6 +237,6 @@ class _Batch:
 
     def fail(self, error: Exception) -> None:
         """Ends all requests with an error."""
-        for stream in {stream for stream, _ in self.rows.owners} | {*self._chosen, *self.waiting}:
+        for stream in self.taken | set(self.waiting):
             stream.put(error)
         self.waiting.clear()
