@@ -8,12 +8,12 @@ import socket
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.support.command_line import Started, run
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
-httpx = pytest.importorskip("httpx")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Compilation: reports programs while they are compiled, and keeps them on disk for the next start."""
 
 import concurrent.futures
+import contextlib
 import functools
+import gc
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -57,12 +59,13 @@ class Programs:
         """Compiles the programs of these calls' arguments that are not there yet, several at once."""
         started = time.perf_counter()
         missing = {key: args for args in calls if (key := _key(args)) not in self._compiled}
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            waiting = {}
-            for key, args in missing.items():
-                name = self._describe(*args) if self._describe else ""
-                self._say(f"compiling {name} ...")
-                waiting[pool.submit(self._function.lower(*args).compile)] = key, name
+        lowered = {}
+        for key, args in missing.items():
+            name = self._describe(*args) if self._describe else ""
+            self._say(f"compiling {name} ...")
+            lowered[key, name] = self._function.lower(*args)
+        with _no_garbage_collection(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            waiting = {pool.submit(one.compile): (key, name) for (key, name), one in lowered.items()}
             for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
                 (key, name), compiled = waiting[future], future.result()
                 self._compiled[key] = compiled
@@ -72,6 +75,18 @@ class Programs:
                 memory = "" if needed is None else f", which needs {needed / 2**30:.2f} GiB"
                 self._say(f"compiled  {name} {when}{memory}")
         self.seconds += time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Leaves garbage for later: collected in a thread that compiles, it crashed CPython 3.11 with jaxlib 0.10 twice."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @functools.cache
