@@ -128,9 +128,8 @@ class Rows:
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prompts:
         """Reads prompts; on a mesh their number is a multiple of the parts that rows are split into."""
-        missing = round_up(self._reading.number(min(len(prompts), max(self._reading.numbers))), row_parts()) - len(
-            prompts
-        )
+        number = self._reading.number(min(len(prompts), max(self._reading.numbers)))
+        missing = round_up(number, row_parts()) - len(prompts)
         padded = pad_prompts([*prompts, *[prompts[0]] * missing], self._reading.padded)
         return prefill(self._model, *put_rows(padded), self._config)
 
