@@ -165,7 +165,7 @@ def test_rows_get_more_room_as_they_grow(model, monkeypatch):
 def test_the_room_of_a_row():
     lengths = [1, 128, 129, 192, 193, 256, 257, 385]
     assert [coarse_capacity(length) for length in lengths] == [128, 128, 192, 192, 256, 256, 384, 512]
-    assert [padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 80, 112, 160, 256]
+    assert [padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 128, 128, 192, 256]
 
 
 def test_a_model_that_is_given_up_for_decoding_is_held_once():

@@ -9,7 +9,7 @@ from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data.datasets import DataError, stream_rows, training_rows
 from trm_jax.data.examples import Example, encode_examples, encode_stream
 from trm_jax.data.inspection import check_trainable, show_lengths, show_rows
-from trm_jax.data.loader import Bucket, Loader, StreamLoader, pad_batch
+from trm_jax.data.loader import Bucket, Loader, StreamLoader, make_buckets, pad_batch
 
 SAMPLE = 1024  # rows of a stream that are read before training
 CHECKED = 64  # rows that are checked for something to learn
@@ -100,7 +100,5 @@ def _held_out_loader(examples: Sequence[Example], train: TrainConfig) -> Loader 
 
 
 def _longest(examples: Sequence[Example]) -> Bucket:
-    """The smallest shape into which all of these fit."""
-    return Bucket(
-        max(len(example.tokens) for example in examples), max(example.solution_length for example in examples)
-    )
+    """The smallest of the shapes that rows are padded to into which all of these fit."""
+    return make_buckets(examples, 1)[0]

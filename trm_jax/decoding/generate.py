@@ -7,12 +7,10 @@ from typing import Literal
 from trm_jax.decoding.room import Room
 from trm_jax.decoding.rows import Request, Rows, require_prompts
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling
-from trm_jax.decoding.shapes import CAPACITY_STEP, padded_length, round_up
+from trm_jax.decoding.shapes import CAPACITY_STEP, REFILL_SHARE, Reading, padded_length, round_up
 from trm_jax.decoding.step import DecodeConfig
 from trm_jax.hardware import row_parts, tensor_parts
 from trm_jax.model import QwenTRM, for_decoding
-
-REFILL_SHARE = 8  # new prompts are read once one row in so many is free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +119,7 @@ def generate_each(
         number: Request(prompt, limit, sampling, samples)
         for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     }
-    return _run(Rows(model, config, rows, capacity, max(limits)), requests)
+    return _run(Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples)), requests)
 
 
 def _run(rows: Rows, requests: Mapping[int, Request]) -> Iterator[Completion]:

@@ -6,7 +6,7 @@ import math
 
 import jax.numpy as jnp
 
-from trm_jax.decoding.shapes import FITTING, Reading, round_up
+from trm_jax.decoding.shapes import TOGETHER, round_up
 from trm_jax.decoding.step import DecodeConfig, GenerationError
 from trm_jax.hardware import decoding_memory, describe_bytes, free_memory, largest
 from trm_jax.model import QwenTRM
@@ -33,7 +33,7 @@ class Room:
     prompt_length: int
     row_parts: int = 1  # into which a mesh splits the rows
     tensor_parts: int = 1  # and the heads
-    reading: Reading = FITTING  # how many prompts are read together: their keys and values exist twice for a moment
+    together: int = TOGETHER  # prompts that are read at a time: their keys and values exist twice for a moment
     beside: tuple["Room", ...] = ()  # batches of as many rows that share the memory
     options: tuple[str, str] = (
         "--batch-size",
@@ -43,8 +43,7 @@ class Room:
     def needed(self, rows: int, **others) -> dict[str, int]:
         """Bytes by part, beside the weights; `others` are fields of the recursion's config to be changed."""
         trm = dataclasses.replace(self.model.trm.config, **others)
-        numbers = self.reading.numbers
-        together = round_up(self.reading.number(min(rows, max(numbers))), self.row_parts)
+        together = round_up(min(rows, self.together), self.row_parts)
         shapes = dict(rows=rows, capacity=self.capacity, prompt_rows=together, prompt_length=self.prompt_length)
         backbone, dtype = self.model.backbone, jnp.dtype(self.model.backbone.embedding.dtype)
         parts = dict(row_parts=self.row_parts, tensor_parts=self.tensor_parts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from trm_jax.config import QwenConfig
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling, row_key
-from trm_jax.decoding.shapes import FITTING, Reading, capacities, coarse_capacity, pad_prompts, round_up
+from trm_jax.decoding.shapes import Reading, capacities, pad_prompts, padded_length, round_up
 from trm_jax.decoding.step import (
     DecodeConfig,
     DecodeState,
@@ -23,7 +23,7 @@ from trm_jax.decoding.step import (
     stop_rows,
 )
 from trm_jax.hardware import has_mesh, put_rows, row_parts
-from trm_jax.model import QwenTRM
+from trm_jax.model import QwenTRM, takes_cache
 
 ENDLESS = 2**30  # steps
 
@@ -85,11 +85,12 @@ class Rows:
         count: int,
         capacity: int,
         longest: int,
-        reading: Reading = FITTING,
+        reading: Reading | None = None,
     ):
         """`model` is one of `for_decoding`. A row has room for `capacity` tokens, of which at most `longest` are new."""
-        self._model, self._config, self._most, self._reading = model, config, capacity, reading
-        state = DecodeState.empty(model, config, count, min(coarse_capacity(1), capacity), longest)
+        self._model, self._config, self._reading = model, config, reading or Reading.of_batch(count)
+        self._capacities = [capacity] if _reads_what_is_filled(model, capacity) else capacities(capacity)
+        state = DecodeState.empty(model, config, count, self._capacities[0], longest)
         self._state = state if has_mesh() else jax.device_put(state, _device_of(model))
         self._owners: list[tuple[Hashable, int] | None] = [None] * count
         self._longest = 0  # tokens of the longest unfinished row
@@ -109,9 +110,9 @@ class Rows:
 
     def read(self, requests: Mapping[Hashable, Request]) -> None:
         """Reads as many requests, by what they are to be called, as there are free rows for all their samples."""
-        waiting, together = list(requests), round_up(max(self._reading.numbers), row_parts())
-        for start in range(0, len(waiting), together):
-            self._read({name: requests[name] for name in waiting[start : start + together]})
+        waiting = iter(requests)
+        for together in self._reading.parts(len(requests)):
+            self._read({name: requests[name] for name in itertools.islice(waiting, together)})
 
     def _read(self, requests: Mapping[Hashable, Request]) -> None:
         owners = [(name, sample) for name, request in requests.items() for sample in range(request.samples)]
@@ -119,8 +120,9 @@ class Rows:
         self._longest = max(self._longest, *(len(request.prompt) for request in requests.values()))
         self._fit_capacity()
         prompts = self._prefill([request.prompt for request in requests.values()])
-        together = max(self._reading.numbers)
-        for part in (owners[start : start + together] for start in range(0, len(owners), together)):
+        waiting = iter(owners)
+        for together in self._reading.parts(len(owners)):
+            part = list(itertools.islice(waiting, together))
             rows = self.free[: len(part)]
             self._insert(prompts, rows, [numbers[name] for name, _ in part], [(requests[name], n) for name, n in part])
             for row, owner in zip(rows, part, strict=True):
@@ -128,9 +130,8 @@ class Rows:
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prompts:
         """Reads prompts; on a mesh their number is a multiple of the parts that rows are split into."""
-        number = self._reading.number(min(len(prompts), max(self._reading.numbers)))
-        missing = round_up(number, row_parts()) - len(prompts)
-        padded = pad_prompts([*prompts, *[prompts[0]] * missing], self._reading.padded)
+        missing = round_up(self._reading.number(len(prompts)), row_parts()) - len(prompts)
+        padded = pad_prompts([*prompts, *[prompts[0]] * missing])
         return prefill(self._model, *put_rows(padded), self._config)
 
     def _insert(
@@ -184,8 +185,8 @@ class Rows:
             self._owners = [None if stopped[row] else owner for row, owner in enumerate(self._owners)]
 
     def _fit_capacity(self) -> None:
-        """Resizes the rows to the next capacity of a coarse scale, because attention reads all of it for every token."""
-        self._resize(min(coarse_capacity(self._longest + 1), self._most))
+        """Resizes the rows to the next of their capacities, where attention reads all of it for every token."""
+        self._resize(next((one for one in self._capacities if one > self._longest), self._capacities[-1]))
 
     def _resize(self, capacity: int) -> None:
         if capacity != self._state.backbone.capacity:
@@ -194,21 +195,27 @@ class Rows:
     def compile(self) -> None:
         """Compiles every program that later calls can need, by running it once; all rows must be free.
 
-        There are some for each capacity, each length of a prompt and each number of them: for `reading=FEW` about a hundred.
+        There are some for each capacity, each length of a prompt and each number of them: for `ONE_BY_ONE` some forty.
         """
-        sizes = capacities(self._most)
-        for first, second in itertools.combinations(sizes, 2):
+        for first, second in itertools.combinations(self._capacities, 2):
             for capacity in (first, second, first):
                 self._resize(capacity)
-        for number, capacity in itertools.product(self._reading.numbers, sizes):
+        for number, capacity in itertools.product(self._reading.numbers, self._capacities):
             self._resize(capacity)
-            for length in sorted({self._reading.padded(length) for length in range(1, capacity)}):
+            for length in sorted({padded_length(length) for length in range(1, capacity)}):
                 prompt = [0] * min(length, capacity - 1)
                 prompts = self._prefill([prompt] * number)
                 self._insert(prompts, [len(self)] * number, [0] * number, [(Request(prompt, 1), 0)] * number)
             self._state = stop_rows(self._state, np.zeros(len(self), bool))
             self._decode(finished=len(self), steps=1)
-        self._resize(sizes[0])
+        self._resize(self._capacities[0])
+
+
+def _reads_what_is_filled(model: QwenTRM, capacity: int) -> bool:
+    """Whether a new token's attention reads the filled slots of a row alone, so that spare capacity costs no time."""
+    config = model.backbone.config
+    keys = jax.ShapeDtypeStruct((1, 1, config.num_kv_heads, capacity, config.head_size), model.backbone.embedding.dtype)
+    return _device_of(model).platform == "gpu" and takes_cache(keys)
 
 
 def _device_of(model: QwenTRM) -> jax.Device:

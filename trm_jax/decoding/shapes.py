@@ -1,13 +1,15 @@
 """The few shapes that prompts and caches are padded to: each of them costs the compilation of a program."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 SHORTEST = 64  # prompts are padded to at least so many tokens
 FIRST_CAPACITY = 128  # tokens that a row has room for at first
 CAPACITY_STEP = 16  # a row's room for the longest completion is a multiple of this many tokens
+TOGETHER = 8  # prompts that are read together, at most
+REFILL_SHARE = 8  # new prompts are read once one row in so many is free
 
 
 def coarse_capacity(tokens: int) -> int:
@@ -24,46 +26,51 @@ def capacities(most: int) -> list[int]:
     return found
 
 
-def pad_prompts(
-    prompts: Sequence[Sequence[int]], padded: Callable[[int], int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32[B,S], padded on the right to a common length, and their lengths int32[B].
-
-    `padded` gives the common length for the longest one; without it that is `padded_length`.
+def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as int32[B,S], padded on the right to the `padded_length` of the longest one, and their lengths int32[B].
 
     Example: `tokens, lengths = pad_prompts([[1, 2, 3], [4, 5]])`.
     """
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), (padded or padded_length)(int(lengths.max()))), np.int32)
+    tokens = np.zeros((len(prompts), padded_length(int(lengths.max()))), np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     return tokens, lengths
 
 
 def padded_length(length: int) -> int:
-    """The next of 64, 80, 96, 112, 128, 160, 192, …: there are four lengths from one power of two to the next.
+    """The next of 64, 128, 192, 256, 384, …: there are two lengths from one power of two to the next.
 
-    Example: `padded_length(100)` is 112.
+    Example: `padded_length(100)` is 128.
     """
-    step = power_of_two(max(length, SHORTEST + 1)) // 8
-    return max(SHORTEST, round_up(length, step))
-
-
-def coarse_length(length: int) -> int:
-    """The next of 64, 128, 192, 256, 384, …: two lengths from one power of two to the next."""
     return SHORTEST if length <= SHORTEST else coarse_capacity(length)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """The shapes in which prompts are read, and so the number of programs that reading them takes."""
+    """How many prompts are read together: each number, with each padded length, costs the compilation of a program."""
 
-    numbers: tuple[int, ...]  # of prompts, or of rows that take one, together
-    padded: Callable[[int], int]  # the length that prompts are padded to
+    numbers: tuple[int, ...]  # of prompts, or of rows that take one; ascending
+
+    @classmethod
+    def of_batch(cls, rows: int, samples: int = 1) -> "Reading":
+        """For a batch that is decoded once: as many as come free together, and at its start as many as there are rows."""
+        first, later = (min(TOGETHER, max(1, count // samples)) for count in (rows, rows // REFILL_SHARE))
+        return cls(tuple(sorted({first, later})))
+
+    @property
+    def most(self) -> int:
+        return self.numbers[-1]
 
     def number(self, count: int) -> int:
-        """What so many prompts are padded to."""
+        """What so many prompts, at most `most`, are padded to."""
         return next(number for number in self.numbers if number >= count)
+
+    def parts(self, count: int) -> list[int]:
+        """Splits so many prompts into those that are read together, of which the last are not padded to many."""
+        whole, left = divmod(count, self.most)
+        least = self.numbers[0]
+        return [self.most] * whole + [least] * (left // least) + [left % least] * (left % least > 0)
 
 
 def round_up(number: int, step: int) -> int:
@@ -76,7 +83,6 @@ def power_of_two(count: int) -> int:
     return 2 ** (count - 1).bit_length()
 
 
-# Of a batch that is decoded once: few prompts are read in vain. Of one that serves for days, every program of which may be
-# compiled at its start: one prompt takes little longer than an eighth of eight, because reading is bound by arithmetic.
-FITTING = Reading((1, 2, 4, 8), padded_length)
-FEW = Reading((1,), coarse_length)
+# Of a batch that serves for days, every program of which may be compiled at its start: one prompt takes little longer than
+# an eighth of eight, because reading is bound by arithmetic.
+ONE_BY_ONE = Reading((1,))

@@ -47,7 +47,10 @@ def takes_sequences(queries: Float[Array, "B S N H"]) -> bool:
 
 
 def takes_cache(keys: Float[Array, "layers B K C H"]) -> bool:
-    """Whether the kernels for single tokens take a cache of this type and shape."""
+    """Whether the kernels for single tokens take a cache of this type and shape; then they read its filled slots alone.
+
+    Example: `takes_cache(jax.ShapeDtypeStruct((1, 1, 2, 128, 64), jnp.bfloat16))`.
+    """
     return keys.dtype in TYPES and fits(keys) and is_fused()
 
 

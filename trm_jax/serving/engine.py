@@ -11,8 +11,8 @@ import jax
 
 from trm_jax.decoding import (
     CAPACITY_STEP,
-    FEW,
     MOST_ROWS,
+    ONE_BY_ONE,
     DecodeConfig,
     Request,
     Room,
@@ -63,7 +63,7 @@ class Engine:
         count = self._choose_rows(model, list(configs.values()), rows)
         self._backbone_config = model.backbone.config
         self._batches = {
-            name: _Batch(Rows(model, config, count, self.capacity, self.capacity, FEW), set(config.end_tokens))
+            name: _Batch(Rows(model, config, count, self.capacity, self.capacity, ONE_BY_ONE), set(config.end_tokens))
             for name, config in configs.items()
         }
         self.rows = count
@@ -77,7 +77,7 @@ class Engine:
         self._thread.start()
 
     def _choose_rows(self, model: QwenTRM, configs: list[DecodeConfig], wanted: int | None) -> int:
-        shapes = dict(capacity=self.capacity, prompt_length=padded_length(self.capacity), reading=FEW)
+        shapes = dict(capacity=self.capacity, prompt_length=padded_length(self.capacity), together=1)
         parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), options=("--rows", "--max-length"))
         first, *others = (Room(model, config, **shapes, **parts) for config in configs)
         room = dataclasses.replace(first, beside=tuple(others))
