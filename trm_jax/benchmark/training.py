@@ -35,10 +35,9 @@ OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 MakePeers = Callable[[Qwen, TRMConfig, TrainConfig], Mapping[str, Callable[[Batch], None]]]
 
 
-def gsm8k_batches(config: QwenConfig, batch_size: int, count: int) -> list[Batch]:
-    """The first batches of an epoch over rows as long as GSM8K's, in the shuffled order of training."""
-    loader = Loader(random_examples(gsm8k_lengths("train"), config.vocab_size), batch_size)
-    return [loader[number] for number in range(count)]
+def gsm8k_loader(config: QwenConfig, batch_size: int) -> Loader:
+    """An epoch over rows as long as GSM8K's, in the shuffled order of training."""
+    return Loader(random_examples(gsm8k_lengths("train"), config.vocab_size), batch_size)
 
 
 class Training:
@@ -64,10 +63,12 @@ class Training:
         flops = count_flops(self._train_batch, self._state, self._backbone, batch)
         return flops // (row_parts() * tensor_parts())
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Returns the loss after each supervision step."""
         hidden = self._hidden.of(batch)
         self._state, metrics = self._programs(self._state, self._readout, put_rows(batch, ROWS_AT), None, hidden)
-        jax.block_until_ready((self._state, metrics))
+        jax.block_until_ready(self._state)
+        return jax.device_get(metrics.loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,8 @@ class TrainingBenchmark:
     @functools.cached_property
     def rows(self) -> list[Batch]:
         """The batches."""
-        return gsm8k_batches(self.backbone_config, self.train_config.batch_size, self.batches)
+        loader = gsm8k_loader(self.backbone_config, self.train_config.batch_size)
+        return [loader[number] for number in range(self.batches)]
 
     @functools.cached_property
     def planned_memory(self) -> int:
@@ -96,6 +98,20 @@ class TrainingBenchmark:
         configs = self.backbone_config, self.trm_config, self.train_config
         parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
         return sum(training_memory(backbone, trm, *configs, longest, CHUNK, **parts).values())
+
+    def losses_by_length(self) -> dict[int, np.ndarray]:
+        """The losses of `repeats` steps on the first batch of each length that rows are padded to, in one training.
+
+        Example: `TrainingBenchmark(SIZES["demo"], TRMConfig.single(), TrainConfig(dtype="float32")).losses_by_length()`.
+        """
+        loader = gsm8k_loader(self.backbone_config, self.train_config.batch_size)
+        first = [loader[number] for number in loader.of_each_shape(0, loader.batches_per_epoch)]
+        backbone = random_backbone(self.backbone_config, self.train_config.dtype)
+        training = Training(backbone, self.trm_config, self.train_config)
+        return {
+            batch.tokens.shape[-1]: np.array([training(batch) for _ in range(self.repeats)])
+            for batch in sorted(first, key=lambda batch: batch.tokens.shape[-1])
+        }
 
     def measure(self, make_peers: MakePeers | None = None) -> "TrainingSpeed":
         """Compiles, and times this training and its peers, which are made after the memory of ours has been read."""

@@ -31,7 +31,7 @@ ALL_RECORDED = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CO
 
 
 def make_parts(scripts: pathlib.Path, tiny: bool = False) -> list[Part]:
-    """The parts, those that matter most first; their times together are nine minutes.
+    """The parts, those that matter most first; their times together are half an hour, most of which is compilation.
 
     Args:
         scripts: the folder of train.py and its neighbours.
@@ -44,26 +44,31 @@ def make_parts(scripts: pathlib.Path, tiny: bool = False) -> list[Part]:
     smallest = functools.partial(decode, scale.sizes[0], batch_sizes=scale.batch_sizes[:1])
     recorded = "--xla_gpu_graph_min_graph_size=1 --xla_gpu_enable_command_buffer"
     parts = [
-        Part("machine", 15, describe_machine),
-        Part("results", 75, functools.partial(results.against_cpu, scale.compared, scale.new_tokens)),
-        Part("attention", 45, functools.partial(attention.against_xla, scale.heads, scale.length)),
+        Part("machine", 30, describe_machine),
+        Part("results", 240, functools.partial(results.against_cpu, scale.compared, scale.new_tokens)),
+        Part(
+            "losses",
+            240,
+            functools.partial(results.finite_losses, scale.compared, ("single", "residual"), scale.training_rows),
+        ),
+        Part("attention", 180, functools.partial(attention.against_xla, scale.heads, scale.length)),
         *(
             Part(
                 f"training {size}",
-                70,
+                180,
                 functools.partial(speed.training, size, scale.loops, batch_size=scale.training_rows),
             )
             for size in scale.sizes
         ),
         *(
-            Part(f"decoding {size}", 65, functools.partial(decode, size, batch_sizes=scale.batch_sizes))
+            Part(f"decoding {size}", 180, functools.partial(decode, size, batch_sizes=scale.batch_sizes))
             for size in scale.sizes
         ),
-        Part("no command buffers", 30, smallest, f"{recorded}="),
-        Part("the loop in command buffers", 30, smallest, f"{recorded}={ALL_RECORDED}"),
+        Part("no command buffers", 90, smallest, f"{recorded}="),
+        Part("the loop in command buffers", 90, smallest, f"{recorded}={ALL_RECORDED}"),
         Part(
             "killed and resumed",
-            60,
+            180,
             functools.partial(results.killed_and_resumed, scripts, scale.killed_batches),
             "--xla_gpu_deterministic_ops=true",
         ),

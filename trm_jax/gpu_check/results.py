@@ -2,13 +2,13 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
-from trm_jax.benchmark import SIZES, prepare_device, random_model, random_prompts
-from trm_jax.config import TRMConfig
+from trm_jax.benchmark import SIZES, TrainingBenchmark, prepare_device, random_model, random_prompts
+from trm_jax.config import TrainConfig, TRMConfig
 from trm_jax.decoding import generate
 from trm_jax.experiments import kill_runs
 from trm_jax.gpu_check.runner import Finding
@@ -42,6 +42,18 @@ def against_cpu(size: str, new_tokens: int) -> Iterator[Finding]:
     errors = [_error(_logits(model, prompts, device, "bfloat16"), exact) for device in (here, cpu)]
     found = f"error {errors[0]:.2g}, at most {MOST_TIMES} times the CPU's {errors[1]:.2g}"
     yield Finding("logits in bfloat16", found, errors[0] <= MOST_TIMES * errors[1])
+
+
+def finite_losses(size: str, presets: Sequence[str], batch_size: int) -> Iterator[Finding]:
+    """Whether all losses are finite, in training on rows of each length: each length has a program of its own."""
+    dtype = prepare_device()
+    choose_attention()
+    for preset in presets:
+        train_config = TrainConfig(batch_size=batch_size, dtype=dtype)
+        losses = TrainingBenchmark(SIZES[size], TRMConfig.preset(preset), train_config).losses_by_length()
+        wrong = [str(length) for length, found in losses.items() if not np.isfinite(found).all()]
+        found = f"not finite at {', '.join(wrong)} tokens" if wrong else f"finite at {len(losses)} lengths"
+        yield Finding(f"losses of {preset}", found, not wrong)
 
 
 def killed_and_resumed(scripts: pathlib.Path, batches: int) -> Iterator[Finding]:
