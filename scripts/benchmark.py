@@ -13,20 +13,19 @@ from trm_jax.config import TrainConfig, TRMConfig
 
 Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
 LOOPS = ("latent_updates", "recursions", "supervision_steps")
+LoopOptions = cli.options_of(
+    TRMConfig,
+    leave_out={field.name for field in dataclasses.fields(TRMConfig)} - set(LOOPS),
+    chosen_by_preset=TRMConfig.preset_fields(),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Common(cli.ComputeOptions):
+class Common(LoopOptions, cli.ComputeOptions):
     config: Size = "demo"
     """Dimensions of the backbone."""
     preset: Literal["residual", "mathllm"] = "residual"
     """Kind of recursion."""
-    latent_updates: int = 6
-    """n, updates of z in a pass."""
-    recursions: int = 3
-    """T, passes in a supervision step."""
-    supervision_steps: int = 16
-    """N_sup, supervision steps on each batch, or for each token."""
     batch_size: int = 8
     """Rows in a batch."""
     repeats: int = 3
@@ -67,10 +66,11 @@ class Decode(Common):
 
 def main(options: Train | Decode) -> None:
     options.require(1, "batch_size", "repeats")
-    trm_config = TRMConfig.preset(options.preset, **{name: getattr(options, name) for name in LOOPS})
+    trm_config = TRMConfig.preset(options.preset, **cli.given(options, TRMConfig))
     figures = (train if isinstance(options, Train) else decode)(options, trm_config)
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
+        settings |= {name: getattr(trm_config, name) for name in LOOPS}
         options.json.write_text(json.dumps({"settings": settings} | figures, indent=1) + "\n")
 
 

@@ -9,8 +9,11 @@ from trm_jax.config import DataConfig, TrainConfig, TRMConfig
 from trm_jax.errors import UserError
 
 RENAMED = {"frozen_head": "freeze_head", "sources": "data", "weights": "data_weights"}
-TRMOptions = cli.options_of(TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=TRMConfig.preset_fields())
-TrainOptions = cli.options_of(TrainConfig, leave_out=["clip_norm", "dtype"])
+BY_PRESET = TRMConfig.preset_fields()
+TRMOptions = cli.options_of(
+    TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=BY_PRESET, for_demo=demo.DEFAULTS
+)
+TrainOptions = cli.options_of(TrainConfig, leave_out=["clip_norm", "dtype"], for_demo=demo.DEFAULTS)
 DataOptions = cli.options_of(DataConfig, renamed=RENAMED)
 
 

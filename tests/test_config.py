@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.models import tiny_qwen_config
+from trm_jax import demo
 from trm_jax.config import ConfigError, QwenConfig, TRMConfig
 from trm_jax.conversion.hugging_face_config import from_hugging_face, to_hugging_face
 
@@ -53,15 +54,38 @@ def test_what_the_backbone_does_not_compute_is_refused(changes, message):
         from_hugging_face(hugging_face(**changes))
 
 
-def test_presets_differ_in_the_five_places_of_the_contract():
-    ours, original = TRMConfig.residual().to_json(), TRMConfig.mathllm().to_json()
-    assert {name for name in ours if ours[name] != original[name]} == {
-        "block",
-        "context",
-        "readout",
-        "frozen_head",
-        "kv_cache",
+def loops(config: TRMConfig) -> tuple[int, int, int]:
+    return config.latent_updates, config.recursions, config.supervision_steps
+
+
+def test_presets_differ_in_the_five_places_of_the_contract_and_in_their_loop_counts():
+    """The texts are those of --help."""
+    assert TRMConfig.preset_fields() == {
+        "latent_updates": "residual 1, mathllm 6",
+        "recursions": "residual 1, mathllm 3",
+        "supervision_steps": "residual 2, mathllm 16",
+        "block": "residual post_norm, mathllm plain",
+        "context": "residual mix, mathllm last",
+        "readout": "residual residual, mathllm replace",
+        "frozen_head": "residual True, mathllm False",
+        "kv_cache": "residual per_pass, mathllm last_pass",
     }
+
+
+def test_the_loop_counts_of_the_presets():
+    """mathllm's are the original's, 336 block calls a token; residual has four, and its controls follow it."""
+    assert loops(TRMConfig.mathllm()) == (6, 3, 16)
+    assert loops(TRMConfig.residual()) == (1, 1, 2)
+    assert loops(TRMConfig.residual(supervision_steps=8)) == (1, 1, 8)
+    assert loops(TRMConfig.single()) == (1, 1, 1)
+    layers = TRMConfig.layers()
+    assert (layers.tied, layers.calls, layers.passes) == (False, 4, 1)
+
+
+def test_the_demo_is_trained_with_the_loop_counts_of_residual():
+    """With mathllm too, whose own would take too long for a demo; a change of residual's must not leave these behind."""
+    ours = TRMConfig.residual()
+    assert loops(ours) == tuple(demo.DEFAULTS[name] for name in ("latent_updates", "recursions", "supervision_steps"))
 
 
 def test_unknown_choices_are_refused():

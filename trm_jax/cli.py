@@ -138,28 +138,30 @@ def options_of(
     *,
     leave_out: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
-    chosen_by_preset: Collection[str] = (),
+    chosen_by_preset: Mapping[str, str] | None = None,
+    for_demo: Mapping[str, Any] | None = None,
 ) -> type:
     """Makes a base class of options, one for each field of a config dataclass; an option that is not given is None.
 
-    The help texts are the docstrings of the fields, with the defaults of the config and of the demo. Example:
+    The help texts are the docstrings of the fields, with the defaults. Example:
     `class Options(cli.ComputeOptions, cli.options_of(TrainConfig, leave_out=["dtype"])): ...`
 
     Args:
         leave_out: fields that get no option.
         renamed: names of the options that are not called like their fields, by field.
-        chosen_by_preset: fields whose default depends on the preset. Other fields of type bool become flags.
+        chosen_by_preset: fields whose default depends on the preset, and how. Other fields of type bool become flags.
+        for_demo: other defaults, which the script has for the demo's data.
     """
-    fields = []
+    fields, chosen_by_preset, for_demo = [], chosen_by_preset or {}, for_demo or {}
     for field in dataclasses.fields(config):
         if field.name in leave_out:
             continue
         is_flag = field.type is bool and field.name not in chosen_by_preset
         usual = [] if field.default in (None, ()) else [_in_text(field.default)]
-        if field.name in demo.DEFAULTS:
-            usual.append(f"demo {demo.DEFAULTS[field.name]}")
         if field.name in chosen_by_preset:
-            usual = ["the preset's"]
+            usual = [chosen_by_preset[field.name]]
+        if field.name in for_demo:
+            usual.append(f"demo {for_demo[field.name]}")
         text = config.__pydantic_fields__[field.name].description.removesuffix(".")
         text += f" (default {'; '.join(usual)})." if usual and not is_flag else "."
         kind = Annotated[bool if is_flag else field.type | None, tyro.conf.arg(help=text, help_behavior_hint="")]

@@ -116,7 +116,7 @@ class QwenConfig(_Json):
 
 @_checked
 class TRMConfig(_Json):
-    """The recursion: its loop counts, and the choices in which the presets differ.
+    """The recursion: its loop counts, and the other choices in which the presets differ. The defaults are the original's.
 
     Example: `TRMConfig.residual(supervision_steps=4)`.
     """
@@ -170,8 +170,12 @@ class TRMConfig(_Json):
 
     @classmethod
     def residual(cls, **changes) -> Self:
-        """Post-norm block, mixed context, residual readout over the backbone's own frozen head, exact cache."""
+        """Post-norm block, mixed context, residual readout over the backbone's own frozen head, exact cache, few passes.
+
+        Two supervision steps of one pass, four block calls a token; docs/does-recursion-help.md has what more of them cost.
+        """
         own = dict(block="post_norm", context="mix", readout="residual", frozen_head=True, kv_cache="per_pass")
+        own |= dict(latent_updates=1, recursions=1, supervision_steps=2)
         return cls(**(own | changes))
 
     @classmethod
@@ -187,10 +191,11 @@ class TRMConfig(_Json):
         return dataclasses.replace(shape, tied=False, latent_updates=updates, recursions=1, supervision_steps=1)
 
     @classmethod
-    def preset_fields(cls) -> set[str]:
-        """The fields in which the presets `mathllm` and `residual` differ."""
+    def preset_fields(cls) -> dict[str, str]:
+        """The fields in which the presets `residual` and `mathllm` differ, each with what both say, for a person."""
         ours, original = cls.residual().to_json(), cls.mathllm().to_json()
-        return {name for name in ours if ours[name] != original[name]}
+        differing = [name for name in ours if ours[name] != original[name]]
+        return {name: f"residual {ours[name]}, mathllm {original[name]}" for name in differing}
 
     @classmethod
     def preset(cls, name: str, **changes) -> Self:

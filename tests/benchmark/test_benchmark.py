@@ -81,13 +81,14 @@ def test_training_benchmark_with_its_peers(timing, quick_device, preset):
 
 @needs_torch
 def test_the_command_for_training_as_a_whole(tmp_path):
-    loops = ["--latent-updates", 1, "--recursions", 1, "--supervision-steps", 1]
+    """With the loop counts that train.py has without options, which are the preset's."""
     sizes = ["--batch-size", 2, "--batches", 1, "--repeats", 1]
-    done = run("benchmark.py", "train", *loops, *sizes, "--peer", "torch", "--json", tmp_path / "found.json")
+    done = run("benchmark.py", "train", *sizes, "--peer", "torch", "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["settings"]["preset"] == "residual"
-    assert "training demo, residual, n=1, T=1, N_sup=1" in done.stdout
+    assert found["settings"]["supervision_steps"] == 2
+    assert "training demo, residual, n=1, T=1, N_sup=2" in done.stdout
     check_training(found, done.stdout, rows=2)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.command_line import ROOT, run
 from tests.support.models import PRESETS
-from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch
+from tests.support.real_sizes import ANSWER, LENGTH, ROWS, abstract_model, train_batch, trm_config
 from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
 from trm_jax.benchmark.exchange import describe_exchange
 from trm_jax.benchmark.lengths import gsm8k_lengths
@@ -22,11 +22,11 @@ SIZE = "qwen2.5-math-1.5b"
 
 
 def training(preset: str = "residual", card: str = "h100", size: str = SIZE, **train) -> TrainingPlan:
-    return TrainingPlan(SIZES[size], TRMConfig.preset(preset), TrainConfig(**train), CARDS[card])
+    return TrainingPlan(SIZES[size], trm_config(preset), TrainConfig(**train), CARDS[card])
 
 
 def decoding(card: str, size: str = SIZE, preset: str = "residual", **others) -> DecodingPlan:
-    trm = TRMConfig.preset(preset)
+    trm = trm_config(preset)
     config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, "trm", ())
     return DecodingPlan(SIZES[size], trm, config, CARDS[card], **others)
 

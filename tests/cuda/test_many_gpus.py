@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.support.real_sizes import trm_config
 from trm_jax.benchmark import SIZES, DecodingPlan, TrainingPlan
-from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
+from trm_jax.config import QwenConfig, TrainConfig
 from trm_jax.decoding import DecodeConfig
 from trm_jax.hardware import CARDS, Hlo, count_weights
 
@@ -24,7 +25,7 @@ QWEN_72B = QwenConfig(
 
 
 def compiled(backbone: QwenConfig, mesh: str):
-    plan = TrainingPlan(backbone, TRMConfig.residual(), TrainConfig(batch_size=64), CARDS["h100"], 8, mesh)
+    plan = TrainingPlan(backbone, trm_config("residual"), TrainConfig(batch_size=64), CARDS["h100"], 8, mesh)
     program = plan.program()
     return plan, program.memory_analysis().peak_memory_in_bytes, Hlo(program.as_text())
 
@@ -52,7 +53,7 @@ def test_72b_fits_where_its_weights_are_split():
 
 def decoding(backbone: QwenConfig, mesh: str | None, rows: int):
     """Of an evaluation on eight H100s, or on one without a mesh: the plan, the peak memory, and a decoded token."""
-    trm = TRMConfig.residual()
+    trm = trm_config("residual")
     config = DecodeConfig(trm.supervision_steps, trm.recursions, "last_pass", "trm", ())
     sizes = dict(batch_size=rows, gpus=8 if mesh else 1, mesh=mesh)
     plan = DecodingPlan(backbone, trm, config, CARDS["h100"], **sizes)

@@ -6,9 +6,9 @@ import pytest
 
 from tests.cuda.conftest import CAPACITY, PROMPT, ROWS, decoding, inserting, reading, training
 from tests.support.models import PRESETS
-from tests.support.real_sizes import LENGTH, abstract_model
+from tests.support.real_sizes import LENGTH, abstract_model, trm_config
 from trm_jax.benchmark.sizes import SIZES
-from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.config import TrainConfig
 from trm_jax.decoding import decode_config
 from trm_jax.hardware import count_bytes, decoding_memory, training_memory
 from trm_jax.hardware.hlo import Hlo, Instruction
@@ -100,7 +100,7 @@ def test_products_are_in_bfloat16(card, size, preset):
 
 def test_training_state_and_caches_are_updated_in_place(card, size, preset):
     model = abstract_model(size, preset)
-    trm = abstract_trm(model.backbone, TRMConfig.preset(preset))
+    trm = abstract_trm(model.backbone, trm_config(preset))
     assert training(card, size, preset).aliased >= 4 * count_bytes(trm)  # masters, moving average and two moments
     config = decode_config(model)
     caches = decoding_memory(
@@ -112,15 +112,15 @@ def test_training_state_and_caches_are_updated_in_place(card, size, preset):
 def test_memory_is_what_we_say_and_at_most_a_third_less(card, size, preset):
     """A run that is let start must not die of memory; one that would fit must not be refused."""
     model, qwen = abstract_model(size, preset), SIZES[size]
-    trm_config, weights = TRMConfig.preset(preset), count_bytes(model)
-    trm = abstract_trm(model.backbone, trm_config)
+    config, weights = trm_config(preset), count_bytes(model)
+    trm = abstract_trm(model.backbone, config)
     passes = decode_config(model).kept_passes
     beside = {"weights": weights}  # which inserting leaves alone, but which are there
     said = {
-        training: training_memory(model.backbone, trm, qwen, trm_config, TrainConfig(), LENGTH, CHUNK),
-        decoding: decoding_memory(qwen, trm_config, "bfloat16", passes, ROWS, CAPACITY, 0, 0) | beside,
-        inserting: decoding_memory(qwen, trm_config, "bfloat16", passes, ROWS, CAPACITY, ROWS, PROMPT) | beside,
-        reading: decoding_memory(qwen, trm_config, "bfloat16", passes, 0, 0, ROWS, PROMPT) | beside,
+        training: training_memory(model.backbone, trm, qwen, config, TrainConfig(), LENGTH, CHUNK),
+        decoding: decoding_memory(qwen, config, "bfloat16", passes, ROWS, CAPACITY, 0, 0) | beside,
+        inserting: decoding_memory(qwen, config, "bfloat16", passes, ROWS, CAPACITY, ROWS, PROMPT) | beside,
+        reading: decoding_memory(qwen, config, "bfloat16", passes, 0, 0, ROWS, PROMPT) | beside,
     }
     for kind, parts in said.items():
         peak = kind(card, size, preset).peak + (weights if kind is inserting else 0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.support.models import PRESETS
-from tests.support.real_sizes import ANSWER, LENGTH, ROWS, train_batch
+from tests.support.real_sizes import ANSWER, LENGTH, ROWS, train_batch, trm_config
 from trm_jax.benchmark.sizes import SIZES
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.hardware.flops import count_flops
@@ -41,5 +41,5 @@ def floor(qwen: QwenConfig, trm: TRMConfig) -> float:
 @pytest.mark.parametrize("size", ["qwen2.5-0.5b", "qwen2.5-math-1.5b"])
 def test_a_batch_costs_at_most_a_tenth_more_than_the_floor(size, preset):
     """Recomputation, a gradient of a frozen head, logits of prompts, a backbone run twice: each would show."""
-    ratio = count_flops(*train_batch(size, preset)) / floor(SIZES[size], TRMConfig.preset(preset))
+    ratio = count_flops(*train_batch(size, preset)) / floor(SIZES[size], trm_config(preset))
     assert 0.99 < ratio <= 1.10, ratio

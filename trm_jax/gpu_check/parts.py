@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
+from trm_jax.config import TRMConfig
 from trm_jax.gpu_check import attention, results, speed
 from trm_jax.gpu_check.runner import Finding, Part
 
@@ -25,7 +26,9 @@ class Scale:
 
 
 MEASURED = ("qwen2.5-math-1.5b", "qwen2.5-math-7b")
-FULL = Scale("qwen2.5-0.5b", ("qwen2.5-0.5b", *MEASURED), MEASURED, (6, 3, 16), (1, 8, 32), 8, 64, 512, 60)
+OURS = TRMConfig.residual()  # whose loop counts are measured, because they are what train.py trains
+LOOPS = OURS.latent_updates, OURS.recursions, OURS.supervision_steps
+FULL = Scale("qwen2.5-0.5b", ("qwen2.5-0.5b", *MEASURED), MEASURED, LOOPS, (1, 8, 32), 8, 64, 512, 60)
 TINY = Scale("demo", ("demo",), ("demo",), (1, 2, 2), (1, 2), 1, 4, 64, 4)
 ALL_RECORDED = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 

@@ -128,7 +128,7 @@ def cache_bytes(backbone: QwenConfig, trm: TRMConfig, dtype, passes: int, tensor
         passes: of the recursion that are kept: none for the backbone alone, one for `last_pass`, all for `per_pass`.
         tensor_parts: devices that share the heads; the bytes are those of one of them.
 
-    Example: `cache_bytes(qwen, TRMConfig.residual(), "bfloat16", passes=48)`.
+    Example: `cache_bytes(qwen, TRMConfig.residual(), "bfloat16", passes=2)`.
     """
     heads = backbone.num_layers * heads_of_device(backbone.num_kv_heads, tensor_parts)
     heads += passes * trm.calls * heads_of_device(trm.kv_heads(backbone), tensor_parts)
@@ -167,7 +167,7 @@ def decoding_memory(
         prompt_rows, prompt_length: the prompts that are read together, and their padded length.
         row_parts, tensor_parts: into how many parts the mesh splits rows, and heads.
 
-    Example: `sum(decoding_memory(qwen, trm, "bfloat16", 48, 8, 736, 8, 224).values())`.
+    Example: `sum(decoding_memory(qwen, trm, "bfloat16", 2, 8, 736, 8, 224).values())`.
     """
     size, token = jnp.dtype(dtype).itemsize, cache_bytes(backbone, trm, dtype, passes, tensor_parts)
     rows = -(-rows // row_parts)
