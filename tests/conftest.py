@@ -13,6 +13,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two devices: what is placed on the first one by chance only would show. What is compiled runs for a moment, so XLA need not
 # spend time on its machine code: the passes that decide on fusions, buffers and copies are still those of every user.
 FLAGS = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
+# A program in one piece: in 32 it takes four times as many memory maps, of which a process may have 65,530. Where there are
+# no more, XLA crashes while it compiles, and it did in workers that had run many tests.
+FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later versions do not know the flag
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
