@@ -56,6 +56,7 @@ def test_held_out_rows_are_not_trained_on(tokenizer, source):
 
     held_out = texts(training_set.held_out[0])
     assert len(held_out) == 3
+    assert set(training_set.held_out.buckets) <= set(training_set.loader.buckets)  # no program of their own
     for number in range(training_set.batches_per_epoch):
         assert not held_out & texts(training_set.loader[number])
 

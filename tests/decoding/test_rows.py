@@ -29,7 +29,7 @@ def test_prompts_are_read_in_few_shapes(model, monkeypatch):
     limits = [1 + number % 5 for number in range(len(prompts))]
     together = completions(model, prompts, limits)
     assert set(shapes_read) <= {(number, length) for number in (1, 8) for length in (64, 128, 192)}
-    assert sum(number * count for (number, _), count in shapes_read.items()) < len(prompts) + 8  # few are read in vain
+    assert sum(number * count for (number, _), count in shapes_read.items()) < 2 * len(prompts)  # few are read in vain
     monkeypatch.setattr(rows, "_reads_what_is_filled", lambda model, capacity: True)
     resized = []
     monkeypatch.setattr(decode.DecodeState, "resize", lambda state, capacity: resized.append(capacity))
@@ -38,14 +38,26 @@ def test_prompts_are_read_in_few_shapes(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "samples", "numbers"),
-    [(64, 1, (8,)), (16, 1, (2, 8)), (8, 1, (1, 8)), (3, 1, (1, 3)), (1, 1, (1,)), (64, 8, (1, 8)), (64, 4, (2, 8))],
+    ("rows", "samples", "prompts", "placed"),
+    [
+        (64, 1, {8}, {8}),
+        (16, 1, {2, 8}, {2, 8}),
+        (8, 1, {1, 8}, {1, 8}),
+        (3, 1, {1, 3}, {1, 3}),
+        (1, 1, {1}, {1}),
+        (64, 8, {1, 8}, {8}),
+        (64, 64, {1}, {8}),
+    ],
 )
-def test_how_many_prompts_are_read_together(count, samples, numbers):
-    reading = shapes.Reading.of_batch(count, samples)
-    assert reading.numbers == numbers
-    for waiting in range(1, 30):
-        parts = reading.parts(waiting)
-        assert sum(parts) == waiting
-        assert all(reading.number(part) in numbers for part in parts)
-        assert sum(map(reading.number, parts)) < waiting + numbers[0]
+def test_how_many_prompts_are_read_together(rows, samples, prompts, placed):
+    """And how many rows take one together: the samples of a prompt are rows of their own."""
+    reading = shapes.Reading.of_batch(rows, samples)
+    assert (reading.prompts.each, reading.rows.each) == (prompts, placed)
+    assert shapes.Reading.of_batch(rows, samples, parts=16).prompts.each == {16}
+    for numbers in (reading.prompts, reading.rows):
+        for count in range(1, 30):
+            parts = numbers.parts(count)
+            assert sum(parts) == count
+            assert {numbers.padded(part) for part in parts} <= numbers.each
+            assert sum(map(numbers.padded, parts)) < count + numbers.most / 2 + numbers.least
+            assert len(parts) <= count // numbers.most + numbers.most / 2

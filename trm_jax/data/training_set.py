@@ -81,7 +81,7 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
         loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
     checked = trained[:CHECKED]
     check_trainable(rows, pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
-    return TrainingSet(loader, _held_out_loader(held_out, train), trained, dropped)
+    return TrainingSet(loader, _held_out_loader(held_out, train, loader.buckets), trained, dropped)
 
 
 def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: set[bytes]) -> StreamLoader:
@@ -92,11 +92,12 @@ def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: 
     return StreamLoader(stream, train.batch_size, train.max_length, train.accumulation, train.seed)
 
 
-def _held_out_loader(examples: Sequence[Example], train: TrainConfig) -> Loader | None:
-    """Batches of one shape, so that one compiled program is enough for the held-out loss."""
+def _held_out_loader(examples: Sequence[Example], train: TrainConfig, trained: Sequence[Bucket]) -> Loader | None:
+    """Batches of one shape, so that one program is enough for the held-out loss, and of a length that training has, if any."""
     if not examples:
         return None
-    return Loader(examples, train.batch_size, buckets=[_longest(examples)])
+    holding = (bucket for bucket in trained if all(map(bucket.holds, examples)))
+    return Loader(examples, train.batch_size, buckets=[next(holding, None) or _longest(examples)])
 
 
 def _longest(examples: Sequence[Example]) -> Bucket:

@@ -119,7 +119,9 @@ def generate_each(
         number: Request(prompt, limit, sampling, samples)
         for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     }
-    return _run(Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples)), requests)
+    return _run(
+        Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples, row_parts())), requests
+    )
 
 
 def _run(rows: Rows, requests: Mapping[int, Request]) -> Iterator[Completion]:

@@ -88,7 +88,7 @@ class Rows:
         reading: Reading | None = None,
     ):
         """`model` is one of `for_decoding`. A row has room for `capacity` tokens, of which at most `longest` are new."""
-        self._model, self._config, self._reading = model, config, reading or Reading.of_batch(count)
+        self._model, self._config, self._reading = model, config, reading or Reading.of_batch(count, parts=row_parts())
         self._capacities = [capacity] if _reads_what_is_filled(model, capacity) else capacities(capacity)
         state = DecodeState.empty(model, config, count, self._capacities[0], longest)
         self._state = state if has_mesh() else jax.device_put(state, _device_of(model))
@@ -111,7 +111,7 @@ class Rows:
     def read(self, requests: Mapping[Hashable, Request]) -> None:
         """Reads as many requests, by what they are to be called, as there are free rows for all their samples."""
         waiting = iter(requests)
-        for together in self._reading.parts(len(requests)):
+        for together in self._reading.prompts.parts(len(requests)):
             self._read({name: requests[name] for name in itertools.islice(waiting, together)})
 
     def _read(self, requests: Mapping[Hashable, Request]) -> None:
@@ -121,7 +121,7 @@ class Rows:
         self._fit_capacity()
         prompts = self._prefill([request.prompt for request in requests.values()])
         waiting = iter(owners)
-        for together in self._reading.parts(len(owners)):
+        for together in self._reading.rows.parts(len(owners)):
             part = list(itertools.islice(waiting, together))
             rows = self.free[: len(part)]
             self._insert(prompts, rows, [numbers[name] for name, _ in part], [(requests[name], n) for name, n in part])
@@ -130,7 +130,7 @@ class Rows:
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prompts:
         """Reads prompts; on a mesh their number is a multiple of the parts that rows are split into."""
-        missing = round_up(self._reading.number(len(prompts)), row_parts()) - len(prompts)
+        missing = round_up(self._reading.prompts.padded(len(prompts)), row_parts()) - len(prompts)
         padded = pad_prompts([*prompts, *[prompts[0]] * missing])
         return prefill(self._model, *put_rows(padded), self._config)
 
@@ -138,7 +138,7 @@ class Rows:
         self, prompts: Prompts, rows: list[int], numbers: list[int], samples: list[tuple[Request, int]]
     ) -> None:
         """Puts the prompts of these numbers into rows, one for each sample of a request."""
-        missing = self._reading.number(len(rows)) - len(rows)
+        missing = self._reading.rows.padded(len(rows)) - len(rows)
 
         def padded(values: Sequence, dtype, filling=None) -> jax.Array:
             return jnp.array([*values, *[values[0] if filling is None else filling] * missing], dtype)
@@ -195,17 +195,18 @@ class Rows:
     def compile(self) -> None:
         """Compiles every program that later calls can need, by running it once; all rows must be free.
 
-        There are some for each capacity, each length of a prompt and each number of them: for `ONE_BY_ONE` some forty.
+        There are some for each capacity and each length of a prompt: some forty for 256 tokens.
         """
         for first, second in itertools.combinations(self._capacities, 2):
             for capacity in (first, second, first):
                 self._resize(capacity)
-        for number, capacity in itertools.product(self._reading.numbers, self._capacities):
+        for capacity in self._capacities:
             self._resize(capacity)
             for length in sorted({padded_length(length) for length in range(1, capacity)}):
                 prompt = [0] * min(length, capacity - 1)
-                prompts = self._prefill([prompt] * number)
-                self._insert(prompts, [len(self)] * number, [0] * number, [(Request(prompt, 1), 0)] * number)
+                for number, rows in itertools.product(self._reading.prompts.each, self._reading.rows.each):
+                    prompts = self._prefill([prompt] * number)
+                    self._insert(prompts, [len(self)] * rows, [0] * rows, [(Request(prompt, 1), 0)] * rows)
             self._state = stop_rows(self._state, np.zeros(len(self), bool))
             self._decode(finished=len(self), steps=1)
         self._resize(self._capacities[0])

@@ -47,30 +47,43 @@ def padded_length(length: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """How many prompts are read together: each number, with each padded length, costs the compilation of a program."""
+class Numbers:
+    """How many of something are taken together: each number, with each padded length, costs the compilation of a program."""
 
-    numbers: tuple[int, ...]  # of prompts, or of rows that take one; ascending
-
-    @classmethod
-    def of_batch(cls, rows: int, samples: int = 1) -> "Reading":
-        """For a batch that is decoded once: as many as come free together, and at its start as many as there are rows."""
-        first, later = (min(TOGETHER, max(1, count // samples)) for count in (rows, rows // REFILL_SHARE))
-        return cls(tuple(sorted({first, later})))
+    least: int
+    most: int
 
     @property
-    def most(self) -> int:
-        return self.numbers[-1]
+    def each(self) -> set[int]:
+        return {self.least, self.most}
 
-    def number(self, count: int) -> int:
-        """What so many prompts, at most `most`, are padded to."""
-        return next(number for number in self.numbers if number >= count)
+    def padded(self, count: int) -> int:
+        """The number that so many, at most `most`, are padded to."""
+        return self.least if count <= self.least else self.most
 
     def parts(self, count: int) -> list[int]:
-        """Splits so many prompts into those that are read together, of which the last are not padded to many."""
+        """Splits so many into those that are taken together; few of them are padded."""
         whole, left = divmod(count, self.most)
-        least = self.numbers[0]
-        return [self.most] * whole + [least] * (left // least) + [left % least] * (left % least > 0)
+        least = self.most if 2 * left > self.most else self.least
+        return [self.most] * whole + [min(least, left - start) for start in range(0, left, least)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How prompts are read into the rows of a batch."""
+
+    prompts: Numbers  # that are read together
+    rows: Numbers  # that take one together
+
+    @classmethod
+    def of_batch(cls, rows: int, samples: int = 1, parts: int = 1) -> "Reading":
+        """For a batch that is decoded once: as many at a time as come free together, and at its start up to TOGETHER.
+
+        The prompts are multiples of the `parts` that a mesh splits rows into.
+        """
+        later, first = (min(TOGETHER, max(1, count // samples)) for count in (rows // REFILL_SHARE, rows))
+        placed = (min(TOGETHER, count * samples) for count in (later, first))
+        return cls(Numbers(round_up(later, parts), round_up(first, parts)), Numbers(*placed))
 
 
 def round_up(number: int, step: int) -> int:
@@ -85,4 +98,4 @@ def power_of_two(count: int) -> int:
 
 # Of a batch that serves for days, every program of which may be compiled at its start: one prompt takes little longer than
 # an eighth of eight, because reading is bound by arithmetic.
-ONE_BY_ONE = Reading((1,))
+ONE_BY_ONE = Reading(Numbers(1, 1), Numbers(1, 1))
