@@ -93,7 +93,7 @@ def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: 
 
 
 def _held_out_loader(examples: Sequence[Example], train: TrainConfig, trained: Sequence[Bucket]) -> Loader | None:
-    """Batches of one shape, so that one program is enough for the held-out loss, and of a length that training has, if any."""
+    """Batches of one shape, so that one program is enough for the held-out loss; of a length that training has, if any."""
     if not examples:
         return None
     holding = (bucket for bucket in trained if all(map(bucket.holds, examples)))
