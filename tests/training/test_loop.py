@@ -124,7 +124,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing(tmp_path, monk
         return batch
 
     monkeypatch.setattr(Loader, "__getitem__", poisoned)
-    with pytest.raises(NonFiniteError, match=r"batch 3, supervision step 1: .* in the loss; .*checkpoints/2"):
+    with pytest.raises(NonFiniteError, match=r"batch 3, supervision step 1, rows .* in the loss; .*checkpoints/2"):
         fit_tiny(tmp_path / "run", save_every=1)
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["1", "2"]
 

@@ -52,3 +52,15 @@ def test_correct_tokens_are_counted_among_the_labelled(inputs):
     labels = np.where(np.arange(13) % 3 == 0, best, labels)
     expected = np.sum((best == labels) & (labels != NO_LABEL))
     assert int(cross_entropy(features, head, labels, False).correct) == expected >= 5
+
+
+def test_slots_without_a_label_are_left_out(inputs):
+    """Four of thirteen slots have one, as many as a chunk: whatever the others hold is never looked at."""
+    features, head, labels = inputs
+    labelled = np.isin(np.arange(13), [0, 3, 8, 11])
+    labels = np.where(labelled, labels, NO_LABEL)
+    expected = jax.grad(plain)(features, head, labels)
+    unseen = jnp.where(labelled[:, None], features, jnp.nan)
+    found, grad = jax.value_and_grad(lambda f: cross_entropy(f, head, labels, False).loss)(unseen)
+    np.testing.assert_allclose(found, plain(features, head, labels), rtol=1e-6)
+    np.testing.assert_allclose(grad, expected, atol=1e-5)

@@ -40,7 +40,7 @@ def place_of(fault, trained, tmp_path) -> str:
     log.add(TrainedBatch(1, batch, 2, metrics, started=0.0))
     with pytest.raises(NonFiniteError) as error:
         log.flush()
-    said = "batch 1, supervision step 1: numbers that are not finite in "
+    said = f"batch 1, supervision step 1, rows of {batch.tokens.shape[-1]} tokens: numbers that are not finite in "
     assert str(error.value).startswith(said)
     return str(error.value).removeprefix(said)
 

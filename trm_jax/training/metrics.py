@@ -87,7 +87,7 @@ class MetricsLog:
             return {}
         trained, self._pending = self._pending, None
         found = {name: fetch(values)[: trained.depth] for name, values in vars(trained.metrics).items()}
-        self._require_finite(trained.number, found.pop("fault"))
+        self._require_finite(trained, found.pop("fault"))
         now = time.perf_counter()
         # The device began with this batch when it got it, or later, when it was done with the one before.
         seconds, self._read_at = now - max(trained.started, self._read_at), now
@@ -121,12 +121,13 @@ class MetricsLog:
             "tokens/s": f"{timing['tokens_per_second']:,.0f}",
         }
 
-    def _require_finite(self, number: int, faults: np.ndarray) -> None:
+    def _require_finite(self, trained: TrainedBatch, faults: np.ndarray) -> None:
         bad = np.flatnonzero(faults != NO_FAULT)
         if bad.size:
             place = self._places[faults[bad[0]]]
             raise NonFiniteError(
-                f"batch {number}, supervision step {bad[0] + 1}: numbers that are not finite in {place}"
+                f"batch {trained.number}, supervision step {bad[0] + 1}, rows of {trained.batch.tokens.shape[-1]} tokens: "
+                f"numbers that are not finite in {place}"
             )
 
 
