@@ -17,14 +17,19 @@ class Options(cli.CommonOptions):
     """The questions, from make_tasks.py."""
     first_digit: bool = False
     """Grade the first digit of each answer alone, which a single token has to find before others help it."""
+    plot: pathlib.Path | None = None
+    """Draw it, too: a .png file, with a line for each variant."""
 
 
 def main(options: Options) -> None:
-    from trm_jax.experiments import difficulty_table
+    from trm_jax.experiments import accuracy_by_difficulty, difficulty_table, plot_difficulty
 
     if not options.files:
         raise UserError("no files of answers")
-    print(difficulty_table(options.data, options.files, options.first_digit))
+    found = accuracy_by_difficulty(options.data, options.files, options.first_digit)
+    print(difficulty_table(found))
+    if options.plot:
+        plot_difficulty(found, options.plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from trm_jax import demo
 from trm_jax.data import encode_examples, question_rows, read_tokenizer
 from trm_jax.errors import UserError
-from trm_jax.experiments import difficulty_table, task_rows, write_task
+from trm_jax.experiments import accuracy_by_difficulty, difficulty_table, task_rows, write_task
 
 KS = {"permutations": (1, 2, 5, 9), "arrows": (1, 2, 4, 6), "sudoku": (1, 3, 5)}
 VALUES = "1234"
@@ -146,13 +146,13 @@ def test_the_table_counts_each_difficulty_by_itself(tmp_path):
     answers(files[1], rows, {0, 2, 1, 3})  # half of each
     sweep = tmp_path / "depth.json"
     sweep.write_text(json.dumps([{"name": "2", "right": [False, True] * 3}]))
-    head, _, single, depth = difficulty_table(data, [*files, sweep]).splitlines()
+    head, _, single, depth = difficulty_table(accuracy_by_difficulty(data, [*files, sweep])).splitlines()
     assert head == "| | k = 1 | k = 2 |"
     estimates = [[cell.split(" [")[0] for cell in line.split("| ")[1:]] for line in (single, depth)]
     assert estimates == [["single ", "75.0 %", "25.0 %"], ["2 ", "0.0 %", "100.0 %"]]
     answers(files[0], rows[::-1], {0})
     with pytest.raises(UserError, match="does not answer the first questions"):
-        difficulty_table(data, files)
+        accuracy_by_difficulty(data, files)
 
 
 def test_the_first_digit_can_be_graded_alone(tmp_path):
@@ -161,9 +161,9 @@ def test_the_first_digit_can_be_graded_alone(tmp_path):
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     for extracted, share in (("199", "100.0 %"), ("923", "0.0 %"), (None, "0.0 %")):
         answers(file, rows, {0}, extracted)
-        assert f"| answers | {share} [" in difficulty_table(data, [file], first_digit=True)
-    assert "| answers | 50.0 % [" in difficulty_table(data, [file])
+        assert f"| answers | {share} [" in difficulty_table(accuracy_by_difficulty(data, [file], first_digit=True))
+    assert "| answers | 50.0 % [" in difficulty_table(accuracy_by_difficulty(data, [file]))
     sweep = tmp_path / "depth.json"
     sweep.write_text(json.dumps([{"name": "2", "right": [False, True]}]))
     with pytest.raises(UserError, match="has no answers"):
-        difficulty_table(data, [sweep], first_digit=True)
+        accuracy_by_difficulty(data, [sweep], first_digit=True)

@@ -55,10 +55,12 @@ def test_a_model_answers_problems_that_take_depth_and_a_table_has_each_difficult
     options = ["--head", "backbone", "--max-new-tokens", 4]
     done = run("eval_gsm8k.py", "--checkpoint", folders[0] / "model", "--data", data, "--output", answers, *options)
     assert done.returncode == 0, done.stderr
-    done = run("difficulty.py", answers, "--data", data)
+    plot = tmp_path / "difficulty.png"
+    done = run("difficulty.py", answers, "--data", data, "--plot", plot)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| | k = 1 | k = 5 |")
     assert "\n| answers | 0.0 % [" in done.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
     done = run("difficulty.py", answers, "--data", tmp_path / "train.jsonl")
     assert done.returncode == 2
     assert "does not answer the first questions of --data" in done.stderr

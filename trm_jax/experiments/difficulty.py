@@ -14,6 +14,7 @@ from trm_jax.evaluation import GradedAnswer, Interval, accuracy_of_runs, read_ev
 from trm_jax.files import read_lines
 
 Right = Bool[np.ndarray, "R n"]  # by run and question
+ByDifficulty = Mapping[str, Mapping[int, Interval]]  # accuracies with their 95 % intervals, by variant and k
 
 
 class DifficultyError(UserError):
@@ -68,31 +69,50 @@ def _first_digit_is_right(answer: GradedAnswer) -> bool:
     return (answer.extracted or " ")[0] == (answer.expected or "")[:1]
 
 
-def by_difficulty(right: Right, difficulties: Sequence[int]) -> dict[int, Interval]:
-    """The accuracy for each k, with its 95 % interval, over questions and runs.
-
-    Example: `by_difficulty(np.array([[True, False]]), [1, 2])[1].estimate` is 1.
-    """
-    ks = np.array(difficulties)
-    return {k: accuracy_of_runs(right[:, ks == k]) for k in sorted(set(difficulties))}
-
-
-def difficulty_table(data: pathlib.Path, files: Sequence[pathlib.Path], first_digit: bool = False) -> str:
-    """A Markdown table: the accuracy of each variant, or way to decode, for each k. Raises a UserError.
+def accuracy_by_difficulty(
+    data: pathlib.Path, files: Sequence[pathlib.Path], first_digit: bool = False
+) -> ByDifficulty:
+    """The accuracy of each variant, or way to decode, for each k, over questions and runs. Raises a UserError.
 
     With `first_digit` an answer is right if its first digit is: what a single token can do, before others help it.
 
-    Example: `print(difficulty_table(test_file, sorted(pathlib.Path("runs/arrows").glob("*/*/answers.jsonl"))))`.
+    Example: `accuracy_by_difficulty(test_file, sorted(folder.glob("*/*/answers.jsonl")))["single"][1].estimate`.
     """
     difficulties = read_difficulties(data)
-    found = {
-        name: by_difficulty(right, list(difficulties.values())[: right.shape[1]])
-        for name, right in right_answers(files, list(difficulties), first_digit).items()
-    }
+    ks = np.array(list(difficulties.values()))
+
+    def by_k(right: Right) -> dict[int, Interval]:
+        asked = ks[: right.shape[1]]
+        return {k: accuracy_of_runs(right[:, asked == k]) for k in sorted(set(asked.tolist()))}
+
+    found = right_answers(files, list(difficulties), first_digit)
+    return {name: by_k(right) for name, right in found.items()}
+
+
+def difficulty_table(found: ByDifficulty) -> str:
+    """A Markdown table, a variant a row. Example: `print(difficulty_table(accuracy_by_difficulty(test_file, files)))`."""
     ks = sorted({k for each in found.values() for k in each})
-    return "\n".join([f"| | {' | '.join(f'k = {k}' for k in ks)} |", "|---" * (len(ks) + 1) + "|", *_lines(found, ks)])
+    lines = [f"| | {' | '.join(f'k = {k}' for k in ks)} |", "|---" * (len(ks) + 1) + "|"]
+    for name, each in found.items():
+        lines.append(f"| {name} | {' | '.join(str(each[k]) if k in each else '–' for k in ks)} |")
+    return "\n".join(lines)
 
 
-def _lines(found: Mapping[str, Mapping[int, Interval]], ks: Sequence[int]) -> list[str]:
-    cells = {name: [str(each[k]) if k in each else "–" for k in ks] for name, each in found.items()}
-    return [f"| {name} | {' | '.join(own)} |" for name, own in cells.items()]
+def plot_difficulty(found: ByDifficulty, path: pathlib.Path) -> None:
+    """A line for each variant, with the intervals. Example: `plot_difficulty(found, folder / "difficulty.png")`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, each) in enumerate(found.items()):
+        shift = 0.06 * (place - (len(found) - 1) / 2)  # so that intervals do not hide one another
+        shares = [100 * interval.estimate for interval in each.values()]
+        ends = [
+            [100 * (interval.estimate - interval.low) for interval in each.values()],
+            [100 * (interval.high - interval.estimate) for interval in each.values()],
+        ]
+        axes.errorbar([k + shift for k in each], shares, yerr=ends, fmt="o-", capsize=3, label=name)
+    axes.set(xlabel="difficulty k", ylabel="right, % (95 % interval)", ylim=(0, None))
+    axes.set_xticks(sorted({k for each in found.values() for k in each}))
+    axes.legend()
+    figure.savefig(path, dpi=120)
