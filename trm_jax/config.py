@@ -208,14 +208,14 @@ class TRMConfig(_Json):
 
 @_checked
 class TrainConfig(_Json):
-    """How to train. The defaults are the original's."""
+    """How to train. The defaults are the original's, but for alpha's rate: it has no alpha."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw, or muon for the block's matrices and adamw for the rest."""
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate."""
-    alpha_rate: PositiveFloat = 1.0
-    """Factor on the learning rate for alpha, the weight of the residual readout."""
+    alpha_rate: PositiveFloat = 10.0
+    """Factor on the learning rate for alpha, the weight of the residual readout: with 1 it stays near zero for long."""
     weight_decay: NonNegativeFloat = 0.01
     """Decoupled weight decay."""
     warmup_steps: NonNegativeInt = 0

@@ -8,14 +8,17 @@ from tests.reference.model import ReferenceModel
 
 
 class ReferenceTrainer:
-    """AdamW, clipping, cosine schedule and EMA; a batch is a list of micro-batches of (tokens, prompt length) rows."""
+    """AdamW, alpha's own rate, clipping, cosine schedule and EMA; a batch is a list of micro-batches of (tokens, prompt length) rows."""
 
     def __init__(self, model: ReferenceModel, train, optimizer_steps):
         self.model, self.train, self.optimizer_steps = model, train, optimizer_steps
         for weight in model.trm.values():
             weight.requires_grad_(True)
-        weights = model.trm.values()
-        self.optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=train.weight_decay)
+        groups = [
+            {"params": [weight], "rate": train.alpha_rate if name == "alpha" else 1.0}
+            for name, weight in model.trm.items()
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=train.weight_decay)
         self.ema = {name: weight.detach().clone() for name, weight in model.trm.items()}
         self.steps = 0
 
@@ -71,7 +74,7 @@ class ReferenceTrainer:
         weights = list(self.model.trm.values())
         torch.nn.utils.clip_grad_norm_(weights, self.train.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group["rate"]
         self.optimizer.step()
         self.steps += 1
         for name, weight in self.model.trm.items():
