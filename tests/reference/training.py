@@ -8,7 +8,10 @@ from tests.reference.model import ReferenceModel
 
 
 class ReferenceTrainer:
-    """AdamW, alpha's own rate, clipping, cosine schedule and EMA; a batch is a list of micro-batches of (tokens, prompt length) rows."""
+    """AdamW, alpha's own rate, clipping, cosine schedule and EMA.
+
+    A batch is a list of micro-batches of (tokens, prompt length) rows.
+    """
 
     def __init__(self, model: ReferenceModel, train, optimizer_steps):
         self.model, self.train, self.optimizer_steps = model, train, optimizer_steps
