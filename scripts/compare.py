@@ -44,7 +44,7 @@ def main(options: Options) -> None:
         print(f"{losses[0].questions} questions are in all files\n\n{loss_table(losses)}")
         if options.output:
             write_losses(losses, options.output)
-            print(f"\ntable and figures are in {options.output / 'comparison'}.*")
+            print(f"\ntable, plot and figures are in {options.output / 'comparison'}.*")
         return
     evaluations = [read_evaluation(path) for path in options.files]
     found = compare(evaluations)

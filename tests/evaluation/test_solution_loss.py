@@ -155,6 +155,7 @@ def test_the_script_measures_and_compare_takes_its_files(folders, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "8 questions are in all files" in done.stdout
     assert len(json.loads((tmp_path / "out/comparison.json").read_text())) == 3
+    assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
     answers = write(tmp_path / "answers.jsonl", {"question": "q", "text": "1"})
     done = run("compare.py", answers, tmp_path / "raw.jsonl")
     assert done.returncode == 2

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trm_jax.evaluation.plots import plot_against_first
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers
 from trm_jax.evaluation.statistics import Interval, accuracy, bootstrap_difference, flips, mcnemar, paired_difference
 
@@ -146,25 +147,9 @@ def write_comparison(evaluations: Sequence[Evaluation], found: Sequence[Comparis
     path = folder / "comparison"
     path.with_suffix(".md").write_text(f"{comparison_table(found)}\n\n{show_flips(evaluations, found)}\n")
     path.with_suffix(".json").write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n")
-    plot(found, path.with_suffix(".png"))
-
-
-def plot(found: Sequence[Comparison], path: pathlib.Path) -> None:
-    """Accuracies, and differences to the first, with their intervals."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, intervals in ((left, [one.accuracy for one in found]), (right, [one.difference for one in found])):
-        for place, interval in enumerate(intervals):
-            ends = [100 * (interval.estimate - interval.low)], [100 * (interval.high - interval.estimate)]
-            axes.errorbar(100 * interval.estimate, place, xerr=ends, fmt="o", capsize=3, color="tab:blue")
-    left.set_yticks(range(len(found)), [one.name for one in found])
-    left.invert_yaxis()
-    left.set(xlabel="right, % (95 % interval)")
-    right.axvline(0, color="grey", linewidth=1)
-    right.set(xlabel="difference to the first, points")
-    figure.savefig(path, dpi=120)
+    accuracies = "right, % (95 % interval)", [one.accuracy for one in found]
+    differences = "difference to the first, points", [one.difference for one in found]
+    plot_against_first([one.name for one in found], accuracies, differences, path.with_suffix(".png"), unit=0.01)
 
 
 def cross_check(evaluation: Evaluation) -> list[GradedAnswer]:

@@ -20,6 +20,7 @@ from trm_jax.data import Row, encode_rows
 from trm_jax.errors import listing
 from trm_jax.evaluation.evaluate import append, require_same_settings
 from trm_jax.evaluation.likelihood import score_solutions
+from trm_jax.evaluation.plots import plot_against_first
 from trm_jax.evaluation.records import EvaluationError, remove_cut_line
 from trm_jax.evaluation.statistics import Interval, loss_per_token
 from trm_jax.files import lock_beside, locked, read_lines, write_whole
@@ -134,17 +135,17 @@ def summarize_losses(losses: Sequence[SolutionLoss]) -> dict[str, Any]:
 def show_losses(losses: Sequence[SolutionLoss]) -> str:
     """A table for a person. Example: `print(show_losses(losses))`."""
     found = summarize_losses(losses)
+    heads = {"step": found["trm"]} | {f"{name}, step": steps for name, steps in found["controls"].items()}
+    named = {f"{head} {number}": step for head, steps in heads.items() for number, step in enumerate(steps, 1)}
+    width = max(24, *map(len, named)) + 2
     lines = [
         f"{found['questions']:,} solutions of {found['solution_tokens']:,} tokens",
-        f"{'':<26}{'nats a token [95 %]':<28}above the backbone (paired)",
-        f"{'backbone alone':<26}{Interval(**found['backbone']).nats()}",
+        f"{'':<{width}}{'nats a token [95 %]':<28}above the backbone (paired)",
+        f"{'backbone alone':<{width}}{Interval(**found['backbone']).nats()}",
     ]
-    for head, steps in (
-        {"step": found["trm"]} | {f"{name}, step": own for name, own in found["controls"].items()}
-    ).items():
-        for number, step in enumerate(steps, 1):
-            loss, difference = (Interval(**step[name]) for name in ("loss", "difference"))
-            lines.append(f"{f'{head} {number}':<26}{loss.nats():<28}{difference.nats('+')}")
+    for name, step in named.items():
+        loss, difference = (Interval(**step[name]) for name in ("loss", "difference"))
+        lines.append(f"{name:<{width}}{loss.nats():<28}{difference.nats('+')}")
     return "\n".join(lines)
 
 
@@ -227,11 +228,17 @@ def loss_table(found: Sequence[LossComparison]) -> str:
 
 
 def write_losses(found: Sequence[LossComparison], folder: pathlib.Path) -> None:
-    """Writes `comparison.md` and `comparison.json`. Example: `write_losses(found, pathlib.Path("out"))`."""
+    """Writes the table (comparison.md), the figures (.json) and a plot (.png).
+
+    Example: `write_losses(found, pathlib.Path("out"))`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.md").write_text(loss_table(found) + "\n", encoding="utf-8")
     content = json.dumps([dataclasses.asdict(one) for one in found], indent=1)
     (folder / "comparison.json").write_text(content + "\n", encoding="utf-8")
+    losses = "nats a token (95 % interval)", [one.loss for one in found]
+    differences = "above the first, nats a token", [one.above_first for one in found]
+    plot_against_first([one.name for one in found], losses, differences, folder / "comparison.png")
 
 
 def _numbers(losses: Sequence[SolutionLoss], field: str) -> np.ndarray:
