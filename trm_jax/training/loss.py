@@ -26,8 +26,9 @@ def cross_entropy(
 ) -> TokenLoss:
     """The summed cross-entropy of `labels` under the logits `features @ head.T`; slots marked NO_LABEL add nothing.
 
-    They cost nothing either, but for the last of the CHUNK tokens that are computed together: about a third of the slots of
-    rows of GSM8K has no label, because a row's solution is shorter than the longest of its length.
+    On one device they cost nothing either, but for those in the last chunk that has a label: about a third of the slots of
+    rows of GSM8K has none, because a row's solution is shorter than the longest of its length. Groups of rows on several
+    devices, which `jax.vmap` computes together, skip no chunk.
 
     Matmuls run in the type of the features with float32 accumulation, softmax in float32. Only `loss` can be
     differentiated. It is a scalar, so its gradient is known up to a factor in the forward pass already: each chunk's
