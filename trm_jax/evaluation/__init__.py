@@ -13,6 +13,7 @@ from trm_jax.evaluation.compare import (
 )
 from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
 from trm_jax.evaluation.likelihood import score_solutions, score_tokens
+from trm_jax.evaluation.plots import error_bars
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import GradedAnswer, GradedText
 from trm_jax.evaluation.run_harness import run_harness

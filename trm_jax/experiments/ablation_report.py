@@ -22,6 +22,7 @@ from trm_jax.evaluation import (
     Interval,
     accuracy_of_runs,
     difference_of_runs,
+    error_bars,
     read_evaluation,
     shared_questions,
 )
@@ -195,8 +196,7 @@ def _plot(variants: Sequence[Variant], baseline: np.ndarray, path: pathlib.Path)
     for place, variant in enumerate(variants):
         axes.plot([place] * len(variant.right), 100 * variant.right.mean(axis=1), "o", color="tab:orange", alpha=0.6)
         interval = accuracy_of_runs(variant.right)
-        ends = [100 * (interval.estimate - interval.low)], [100 * (interval.high - interval.estimate)]
-        axes.errorbar(place, 100 * interval.estimate, yerr=ends, fmt="_", capsize=4, color="tab:blue")
+        axes.errorbar(place, 100 * interval.estimate, yerr=error_bars([interval]), fmt="_", capsize=4, color="tab:blue")
     axes.axhline(100 * baseline.mean(), color="grey", linestyle="--", label="backbone alone")
     axes.set_xticks(range(len(variants)), [variant.name for variant in variants], rotation=30, ha="right")
     axes.set(ylabel="right, % (each seed; mean, 95 % interval)", ylim=(0, None))

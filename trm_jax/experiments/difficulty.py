@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from trm_jax.errors import UserError
-from trm_jax.evaluation import GradedAnswer, Interval, accuracy_of_runs, read_evaluation
+from trm_jax.evaluation import GradedAnswer, Interval, accuracy_of_runs, error_bars, read_evaluation
 from trm_jax.files import read_lines
 
 Right = Bool[np.ndarray, "R n"]  # by run and question
@@ -107,11 +107,8 @@ def plot_difficulty(found: ByDifficulty, path: pathlib.Path) -> None:
     for place, (name, each) in enumerate(found.items()):
         shift = 0.06 * (place - (len(found) - 1) / 2)  # so that intervals do not hide one another
         shares = [100 * interval.estimate for interval in each.values()]
-        ends = [
-            [100 * (interval.estimate - interval.low) for interval in each.values()],
-            [100 * (interval.high - interval.estimate) for interval in each.values()],
-        ]
-        axes.errorbar([k + shift for k in each], shares, yerr=ends, fmt="o-", capsize=3, label=name)
+        bars = error_bars(list(each.values()))
+        axes.errorbar([k + shift for k in each], shares, yerr=bars, fmt="o-", capsize=3, label=name)
     axes.set(xlabel="difficulty k", ylabel="right, % (95 % interval)", ylim=(0, None))
     axes.set_xticks(sorted({k for each in found.values() for k in each}))
     axes.legend()

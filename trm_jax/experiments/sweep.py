@@ -12,7 +12,7 @@ import jax
 
 from trm_jax.data import Row, encode_prompts, reference_answer
 from trm_jax.decoding import DecodeConfig, decode_config, generate_each
-from trm_jax.evaluation import GradedText, Interval, accuracy, paired_difference
+from trm_jax.evaluation import GradedText, Interval, accuracy, error_bars, paired_difference
 from trm_jax.hardware import count_bytes
 from trm_jax.model import QwenTRM
 
@@ -154,11 +154,7 @@ def plot(found: Sequence[Measured], label: str, path: pathlib.Path, joined: int)
     axes = figure.subplots()
     places, intervals = range(len(found)), [accuracy(one.right) for one in found]
     shares = [100 * interval.estimate for interval in intervals]
-    bars = [
-        [100 * (interval.estimate - interval.low) for interval in intervals],
-        [100 * (interval.high - interval.estimate) for interval in intervals],
-    ]
-    axes.errorbar(places, shares, yerr=bars, fmt="o", capsize=3, color="tab:blue")
+    axes.errorbar(places, shares, yerr=error_bars(intervals), fmt="o", capsize=3, color="tab:blue")
     axes.set(xlabel=label, ylabel="right, % (95 % interval)", ylim=(0, None))
     axes.set_xticks(places, [one.name for one in found])
     speed = axes.twinx()
