@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trm_jax.data.loader import NO_LABEL
+from trm_jax.model import project
 from trm_jax.training import loss
 from trm_jax.training.loss import cross_entropy
 
@@ -64,3 +65,25 @@ def test_slots_without_a_label_are_left_out(inputs):
     found, grad = jax.value_and_grad(lambda f: cross_entropy(f, head, labels, False).loss)(unseen)
     np.testing.assert_allclose(found, plain(features, head, labels), rtol=1e-6)
     np.testing.assert_allclose(grad, expected, atol=1e-5)
+
+
+def test_groups_take_as_many_chunks_as_the_one_with_the_most_labels(inputs, monkeypatch):
+    """Three groups with none, five and three labels, as on three devices: two of the four chunks of each are computed."""
+    features, head, labels = inputs
+    places = np.array([[], [1, 4, 5, 9, 10], [0, 3, 7]], object)
+    labels = np.stack([np.where(np.isin(np.arange(13), place), labels, NO_LABEL) for place in places])
+    chunks = []
+
+    def counted(features, head):
+        jax.debug.callback(lambda: chunks.append(1))
+        return project(features, head)
+
+    monkeypatch.setattr(loss, "project", counted)
+    with_grad = jax.value_and_grad(lambda f, labels: cross_entropy(f, head, labels, False).loss)
+    found, grads = jax.vmap(with_grad, (None, 0))(features, labels)
+    jax.effects_barrier()
+    assert len(chunks) == 2
+    for loss_found, grad, group in zip(found, grads, labels, strict=True):
+        expected, expected_grad = jax.value_and_grad(plain)(features, head, group)
+        np.testing.assert_allclose(loss_found, expected, rtol=1e-6)
+        np.testing.assert_allclose(grad, expected_grad, atol=1e-5)

@@ -26,9 +26,9 @@ def cross_entropy(
 ) -> TokenLoss:
     """The summed cross-entropy of `labels` under the logits `features @ head.T`; slots marked NO_LABEL add nothing.
 
-    On one device they cost nothing either, but for those in the last chunk that has a label: about a third of the slots of
-    rows of GSM8K has none, because a row's solution is shorter than the longest of its length. Groups of rows on several
-    devices, which `jax.vmap` computes together, skip no chunk.
+    They cost nothing either, but for those in the last chunk that has a label: about a third of the slots of rows of GSM8K
+    has none, because a row's solution is shorter than the longest of its length. Groups of rows on several devices, which
+    `jax.vmap` computes together, take as many chunks as the one with the most labels.
 
     Matmuls run in the type of the features with float32 accumulation, softmax in float32. Only `loss` can be
     differentiated. It is a scalar, so its gradient is known up to a factor in the forward pass already: each chunk's
@@ -50,8 +50,11 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
     features = jnp.pad(features[order], ((0, padding), (0, 0))).reshape(-1, size, width)
     labels = jnp.pad(labels[order], (0, padding), constant_values=NO_LABEL).reshape(-1, size)
 
+    chunks = jnp.arange(len(labels)) < _chunks_with_labels(labels)
+
     def step(carry, chunk):
-        return jax.lax.cond(jnp.any(chunk[1] != NO_LABEL), add, leave_out, carry, chunk)
+        labelled, *chunk = chunk
+        return jax.lax.cond(labelled, add, leave_out, carry, chunk)
 
     def leave_out(carry, chunk):
         return carry, jnp.zeros((size, width), features.dtype) if differentiate else None
@@ -76,10 +79,22 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
 
     zero = TokenLoss(jnp.float32(0), jnp.float32(0))
     d_head = jnp.zeros(head.shape, jnp.float32) if train_head else None
-    (total, d_head), d_features = jax.lax.scan(step, (zero, d_head), (features, labels))
+    (total, d_head), d_features = jax.lax.scan(step, (zero, d_head), (chunks, features, labels))
     if differentiate:
         d_features = jnp.zeros((count, width), d_features.dtype).at[order].set(d_features.reshape(-1, width)[:count])
     return total, d_features, d_head
+
+
+@jax.custom_batching.custom_vmap
+def _chunks_with_labels(labels: Int[Array, "C K"]) -> Int[Array, ""]:
+    """How many chunks have a label."""
+    return jnp.sum(jnp.any(labels != NO_LABEL, axis=-1), axis=-1)
+
+
+@_chunks_with_labels.def_vmap
+def _most_chunks_with_labels(groups: int, batched: list[bool], labels: Int[Array, "G C K"]) -> tuple[Array, bool]:
+    """One number for all groups: with one for each, every chunk would be computed, and its results kept or not."""
+    return jnp.max(_chunks_with_labels.fun(labels)), False
 
 
 def _forward(features, head, labels, train_head):
