@@ -40,7 +40,7 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
     save_every: int = 100
     """Batches between two checkpoints, each with a held-out loss; the last two stay, and the best."""
     eval_data: str | None = None
-    """Held-out set for the evaluation at the end (default: the test split of --data; for a file: none)."""
+    """Held-out set for the evaluation at the end (default: the test split of --data if that is gsm8k or demo, else none)."""
     eval_limit: int = 256
     """Questions of the evaluation at the end; 0 leaves it out."""
     cache_hidden: bool = False
@@ -89,6 +89,8 @@ def main(options: Options) -> None:
             print(compare_with_backbone(trained(), model.tokenizer, rows, options.output, longest))
         except NoRoomError as error:
             print(f"the evaluation does not fit; eval_gsm8k.py can do it with other options. {error}")
+    elif outcome.finished and options.eval_limit:
+        print("not evaluated: no --eval-data is given, and a test split is known of gsm8k and of demo alone")
 
 
 def starting_point(options: Options, usual: dict[str, Any]):

@@ -9,6 +9,7 @@ _HOMES = {
     "supervision_logits": "model",
     "load_model": "publishing",
     "load_tokenizer": "publishing",
+    "encode_prompts": "data",
     "generate": "decoding",
 }
 __all__ = list(_HOMES)

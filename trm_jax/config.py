@@ -213,7 +213,7 @@ class TrainConfig(_Json):
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw, or muon for the block's matrices and adamw for the rest."""
     learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate."""
+    """Peak learning rate; 1e-3 is the better one for residual, as far as we tried (docs/training.md)."""
     alpha_rate: PositiveFloat = 10.0
     """Factor on the learning rate for alpha, the weight of the residual readout: with 1 it stays near zero for long."""
     weight_decay: NonNegativeFloat = 0.01

@@ -15,6 +15,7 @@ from trm_jax import hardware, load_model
 from trm_jax.demo import problems
 from trm_jax.model import named_weights
 
+GOOD = ROOT / "tests/data/cases/good.jsonl"
 room = importlib.import_module("trm_jax.decoding.room")
 
 
@@ -35,6 +36,7 @@ def test_a_finished_run_goes_straight_to_its_evaluation(folders):
     options = ["--max-batches", 3, "--batch-size", 8, "--num-samples", 16, "--max-length", 96, "--eval-limit", 0]
     again = run("train.py", "--model", root / "model", "--output", root / "train", *options)
     assert again.returncode == 0, again.stderr
+    assert "evaluated" not in again.stdout
     assert (root / "train/metrics.jsonl").read_text() == before
 
 
@@ -56,11 +58,12 @@ def test_an_evaluation_that_does_not_fit_is_said_and_the_run_ends_well(folders, 
 def test_a_run_starts_from_the_weights_of_another(folders, tmp_path, weights):
     """With a learning rate of nothing they stay as they were; another depth, other rows and a new schedule do not matter."""
     source = folders[0] / "train/checkpoints/3"
-    options = ["--init-from", source, "--init-weights", weights, "--output", tmp_path / "run", "--max-length", 96]
-    options += ["--supervision-steps", 1, "--num-samples", 8, "--eval-limit", 0, "--held-out", 0, "--batch-size", 8]
+    options = ["--init-from", source, "--init-weights", weights, "--output", tmp_path / "run", "--data", GOOD]
+    options += ["--supervision-steps", 1, "--num-samples", 8, "--held-out", 0, "--batch-size", 8]
     options += ["--learning-rate", "1e-30", "--epochs", 2]
     done = run("train.py", *options)
     assert done.returncode == 0, done.stderr
+    assert "not evaluated" in done.stdout  # a file has no test split that could be known
     assert f"recursion     {weights} weights of {source}: n=1, T=1, N_sup=1" in done.stdout
     expected = named_weights(load_model(source, use_ema=weights == "ema").trm)
     for name, weight in named_weights(load_model(tmp_path / "run", use_ema=False).trm).items():

@@ -159,7 +159,10 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} is neither a model folder nor a training folder: it has no config.json")
+        raise CheckpointError(
+            f"{folder} is neither a model folder nor a training folder: it has no config.json. convert_qwen.py makes model "
+            "folders, train.py training folders"
+        )
     return _checked(path, read_object(path, CheckpointError))
 
 
