@@ -30,7 +30,7 @@ class Options(cli.CommonOptions):
     data: str = "demo"
     """Training set, as for train.py."""
     eval_data: str | None = None
-    """Questions, as for eval_gsm8k.py (default: the test split of --data; a file has none)."""
+    """Questions, as for eval_gsm8k.py (default: the test split of --data, if that is gsm8k or demo)."""
     questions: int = 500
     """The first so many questions."""
     max_new_tokens: int | None = None

@@ -71,7 +71,7 @@ def main(options: Options) -> None:
     draws = {"samples": options.samples, "sampling": Sampling(options.temperature, options.top_p, options.seed)}
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
     if options.too_long != "wrong":
-        settings["too_long"] = options.too_long
+        settings["long_questions"] = options.too_long
     output = options.output or saved.results / "evaluation" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, answers in {output}")
 

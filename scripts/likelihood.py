@@ -34,17 +34,17 @@ class Options(cli.ComputeOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.data import own_test_set, question_rows
+    from trm_jax.data import load_rows, own_test_set
     from trm_jax.evaluation import file_name, measure_solutions, show_losses
     from trm_jax.hardware import describe_device
-    from trm_jax.model import cast
+    from trm_jax.model import QwenTRM, cast
     from trm_jax.publishing import open_checkpoint
 
     options.require(1, "limit", "batch_size")
     dtype = options.prepare()
     saved, use_ema = open_checkpoint(options.checkpoint, options.model), options.weights == "ema"
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
-    rows = question_rows(data, "test", None, options.limit)
+    rows = load_rows(data, "test")[: options.limit]
     model, controls, backbone = saved.load(dtype, use_ema), {}, saved.fingerprint()
     settings = {"measure": "nll", "data": data, "dtype": dtype, "checkpoint": saved.label, "weights": options.weights}
     settings |= {"supervision_steps": model.trm.config.supervision_steps, "fingerprint": saved.fingerprint(model)}
@@ -53,14 +53,13 @@ def main(options: Options) -> None:
         if control.fingerprint() != backbone:
             raise UserError(f"--controls {name} is on another backbone than {options.checkpoint}")
         controls[name] = cast(control.load_trm(use_ema), dtype)
-    if controls:
-        settings["controls"] = list(controls)
+        head = control.fingerprint(QwenTRM(model.backbone, controls[name]))
+        settings["control_heads"] = [*settings.get("control_heads", []), [name, head]]
     output = options.output or saved.results / "likelihood" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, losses in {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    losses = measure_solutions(
-        rows, saved.tokenizer, model.backbone, model.trm, output, settings, controls, options.batch_size
-    )
+    heads, marks = (model.backbone, model.trm), saved.keeps_annotations
+    losses = measure_solutions(rows, saved.tokenizer, *heads, output, settings, controls, options.batch_size, marks)
     print(show_losses(losses))
 
 

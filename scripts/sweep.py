@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     found = sweep(model, saved.tokenizer, rows, ways, options.batch_size, options.longest(options.data))
     print(sweep_table(found))
     path = (options.output or saved.results / "sweeps") / options.over
-    write_sweep(found, path, LABELS[options.over])
+    write_sweep(found, rows, path, LABELS[options.over])
     print(f"table, plot and figures are in {path}.*")
 
 

@@ -82,6 +82,10 @@ def test_few_flips_do_not_look_certain(tmp_path):
     assert unchanged.difference.low < 0 < unchanged.difference.high
     right, wrong = (one.right([str(number) for number in range(40)]) for one in evaluations[1:])
     assert changed.difference == bootstrap_difference(wrong, right)
+    none = write(tmp_path / "c.jsonl", [one | {"correct": False} for one in half])
+    _, all_broken = compare([read_evaluation(same), read_evaluation(none)])
+    assert all_broken.difference == paired_difference([False] * 40, [True] * 40)
+    assert all_broken.difference.high > -0.95
 
 
 def test_nothing_in_common_is_refused(tmp_path):

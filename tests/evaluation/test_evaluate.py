@@ -120,7 +120,28 @@ def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path)
     evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
     with pytest.raises(EvaluationError, match="head 'trm' there, 'backbone' now"):
         require_same_settings(path, {"head": "backbone"})
-    assert file_name({"head": "a"}) != file_name({"head": "b"})
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 0.7}, {"early_exit": 0.1}, {"control_heads": [["a", "12"]]}])
+def test_a_setting_that_is_not_in_use_any_more_is_another_setting(tmp_path, setting):
+    """Answers that were drawn would pass for greedy ones."""
+    path = tmp_path / "out.jsonl"
+    evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"} | setting)
+    require_same_settings(path, {"head": "trm"} | setting)
+    with pytest.raises(EvaluationError, match=r"there, None now"):
+        require_same_settings(path, {"head": "trm"})
+
+
+def test_each_setting_is_a_part_of_the_name():
+    usual = {"data": "gsm8k", "head": "trm", "early_exit": 0.01, "control_heads": [["runs/a", "1"], ["runs/b", "2"]]}
+    names = [file_name(usual)]
+    for change in ({"early_exit": 0.5}, {"control_heads": [["runs/c", "1"], ["runs/b", "2"]]}, {"head": "backbone"}):
+        names.append(file_name(usual | change))
+    names += [file_name(usual | {"data": f"tasks/{task}/test.jsonl"}) for task in ("arrows", "sudoku")]
+    assert len(set(names)) == len(names)
+    assert names[0] == "gsm8k-trm-0.01-runs_a-runs_b.jsonl"
+    assert not any("/" in name for name in names)
+    assert file_name(usual) == file_name(usual | {"fingerprint": "another"})
 
 
 def test_other_expected_answers_are_refused(tmp_path):

@@ -97,6 +97,31 @@ def test_a_measurement_that_was_killed_goes_on(measured, tmp_path, monkeypatch):
     assert (summary["questions"], summary["left_out"]) == (8, 0)
     with pytest.raises(EvaluationError, match="weights"):
         measure(path, weights="raw")
+    longer = json.loads(path.read_text().splitlines()[0])
+    write(path, longer | {"solution_tokens": longer["solution_tokens"] + 1})
+    with pytest.raises(EvaluationError, match="other questions or solutions"):
+        measure(path)
+
+
+def test_a_loss_that_is_not_finite_is_refused_before_it_is_written(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(solution_loss, "score_solutions", lambda *_: iter([(0, 1.0, [[float("nan")]])]))
+    with pytest.raises(EvaluationError, match="loss of question 1 is not finite"):
+        measured[0](tmp_path / "losses.jsonl")
+    assert not (tmp_path / "losses.jsonl").exists()
+
+
+def test_solutions_are_measured_with_the_marks_that_they_were_trained_with(demo_model_folder, tmp_path):
+    saved = open_checkpoint(demo_model_folder)
+    rows = [{"question": "1 + 1?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}]
+    model, lengths = saved.load("float32"), []
+    for keep in (False, True):
+        to = tmp_path / f"{keep}.jsonl", {}, None, 4, keep
+        lengths += [loss.solution_tokens for loss in measure_solutions(rows, saved.tokenizer, *model_parts(model), *to)]
+    assert lengths[0] < lengths[1]
+
+
+def model_parts(model: QwenTRM) -> tuple:
+    return model.backbone, model.trm
 
 
 def record(question: str, tokens: int, backbone: float, *steps: float, **controls) -> dict:
@@ -122,25 +147,24 @@ def test_files_are_compared_on_the_questions_that_all_have(tmp_path):
     assert other.above_first.high - other.above_first.estimate == pytest.approx(12.7062 * 2 / 40, rel=1e-4)
     assert control.name.endswith("b: single")
     assert control.above_backbone.estimate == pytest.approx(-4 / 40)
+    assert len(compare_losses([files[0], files[0]])) == 2
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (record("q", 31, 1.0, 1.0), "different solutions to: q"),
-        (record("z", 30, 1.0, 1.0), "no question is in all of"),
-        (record("q", 30, -1.0, 1.0), "line 1 is no record of likelihood.py: backbone"),
-        ({"question": "q"}, "line 1 is no record of likelihood.py"),
+        (record("z", 30, 1.0, 1.0), "one question is in all of"),
+        (record("q", 30, -1.0, 1.0), "line 2 is no record of likelihood.py: backbone"),
+        (record("q", 30, 1.0, 1.0, single=[1.0]), "line 2 has other controls than the first line"),
+        ({"question": "q"}, "line 2 is no record of likelihood.py"),
     ],
 )
 def test_files_that_cannot_be_compared(tmp_path, content, message):
+    shared, right = record("p", 10, 1.0, 1.0), record("q", 30, 1.0, 1.0)
+    paths = [write(tmp_path / f"{i}.jsonl", shared, one) for i, one in enumerate((right, content))]
     with pytest.raises(EvaluationError, match=message):
-        compare_losses(
-            [
-                read_losses(write(tmp_path / f"{i}.jsonl", one))
-                for i, one in enumerate((record("q", 30, 1.0, 1.0), content))
-            ]
-        )
+        compare_losses(list(map(read_losses, paths)))
 
 
 def test_the_script_measures_and_compare_takes_its_files(folders, tmp_path):
@@ -151,6 +175,11 @@ def test_the_script_measures_and_compare_takes_its_files(folders, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "backbone alone" in done.stdout
         assert ("checkpoints/2, step 2" in done.stdout) == (name == "ema")
+    options = ["--checkpoint", root / "train", "--output", tmp_path / "ema.jsonl", "--limit", 8]
+    assert run("likelihood.py", *options, "--controls", root / "train/checkpoints/2").returncode == 0  # all are there
+    done = run("likelihood.py", *options)
+    assert done.returncode == 2
+    assert "is of another evaluation" in done.stderr
     done = run("compare.py", tmp_path / "ema.jsonl", tmp_path / "raw.jsonl", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "8 questions are in all files" in done.stdout

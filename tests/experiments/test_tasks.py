@@ -122,6 +122,8 @@ def test_the_files_are_read_with_answers_at_once_and_the_test_has_harder_questio
 def test_the_test_has_no_question_twice_and_says_where_there_are_too_few(tmp_path):
     asked = [row["question"] for row in itertools.islice(task_rows("arrows", "test", 1, 0), 300)]
     assert len(set(asked)) == 300
+    with pytest.raises(UserError, match="--test-k 2 2: name each difficulty once"):
+        write_task("arrows", tmp_path, train=1, test=1, test_k=(2, 2))
     with pytest.raises(UserError, match=r"no more than \d+ test questions of difficulty 1"):
         write_task("permutations", tmp_path, train=1, test=601, test_k=(1,))
     with pytest.raises(UserError, match="--test-k 7: arrows has the difficulties 1 to 6"):
@@ -145,7 +147,8 @@ def test_the_table_counts_each_difficulty_by_itself(tmp_path):
     answers(files[0], rows, {0, 2, 4, 6})  # all of k = 1
     answers(files[1], rows, {0, 2, 1, 3})  # half of each
     sweep = tmp_path / "depth.json"
-    sweep.write_text(json.dumps([{"name": "2", "right": [False, True] * 3}]))
+    ways = [{"name": "2", "right": [False, True] * 3}]
+    sweep.write_text(json.dumps({"questions": [row["question"] for row in rows], "ways": ways}))
     head, _, single, depth = difficulty_table(accuracy_by_difficulty(data, [*files, sweep])).splitlines()
     assert head == "| | k = 1 | k = 2 |"
     estimates = [[cell.split(" [")[0] for cell in line.split("| ")[1:]] for line in (single, depth)]
@@ -153,6 +156,37 @@ def test_the_table_counts_each_difficulty_by_itself(tmp_path):
     answers(files[0], rows[::-1], {0})
     with pytest.raises(UserError, match="does not answer the first questions"):
         accuracy_by_difficulty(data, files)
+
+
+def test_what_has_one_name_in_two_folders_is_told_apart(tmp_path):
+    """Two ablations with a variant of the same name, and two sweeps: as one entry they would look like seeds of one."""
+    write_task("arrows", tmp_path, train=1, test=4, test_k=(1,))
+    data = tmp_path / "test.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    files = [tmp_path / run / "single/0/answers.jsonl" for run in ("one", "two")]
+    for file, right in zip(files, ({0, 1, 2, 3}, set()), strict=True):
+        answers(file, rows, right)
+        ways = [{"name": "2", "right": [n in right for n in range(4)]}]
+        file.with_name("depth.json").write_text(
+            json.dumps({"questions": [row["question"] for row in rows], "ways": ways})
+        )
+    files += [file.with_name("depth.json").rename(file.parents[2] / "depth.json") for file in files]
+    found = {name: each[1].estimate for name, each in accuracy_by_difficulty(data, files).items()}
+    assert found == {"one/single": 1, "two/single": 0, "one/depth: 2": 1, "two/depth: 2": 0}
+    with pytest.raises(UserError, match="named twice"):
+        accuracy_by_difficulty(data, [files[0], files[0]])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"questions": 4, "correct": 2}', '{"questions": ["another"], "ways": []}'],
+    ids=["cut off", "a former version", "empty", "a summary", "other questions"],
+)
+def test_a_file_that_is_no_sweep_of_these_questions_is_refused(tmp_path, content):
+    write_task("arrows", tmp_path, train=1, test=1, test_k=(1,))
+    (tmp_path / "depth.json").write_text(content)
+    with pytest.raises(UserError, match=r"depth\.json"):
+        accuracy_by_difficulty(tmp_path / "test.jsonl", [tmp_path / "depth.json"])
 
 
 def test_the_first_digit_can_be_graded_alone(tmp_path):
@@ -164,6 +198,6 @@ def test_the_first_digit_can_be_graded_alone(tmp_path):
         assert f"| answers | {share} [" in difficulty_table(accuracy_by_difficulty(data, [file], first_digit=True))
     assert "| answers | 50.0 % [" in difficulty_table(accuracy_by_difficulty(data, [file]))
     sweep = tmp_path / "depth.json"
-    sweep.write_text(json.dumps([{"name": "2", "right": [False, True]}]))
+    sweep.write_text("{}")
     with pytest.raises(UserError, match="has no answers"):
         accuracy_by_difficulty(data, [sweep], first_digit=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -34,6 +35,22 @@ def test_programs_that_are_prepared_are_all_there_before_the_first_call():
     for size in (5, 3, 4):
         assert programs(np.ones(size, np.float32)).sum() == 2 * size
     assert said == []
+
+
+def test_arguments_are_let_go_before_those_of_the_next_program_are_made():
+    """Hidden states of all lengths at once took more memory than a training needs."""
+    made = []
+
+    def calls():
+        for size in (3, 4, 5):
+            assert all(one() is None for one in made[:-1])
+            array = np.ones(size, np.float32)
+            made.append(weakref.ref(array))
+            yield (array,)
+            del array
+
+    Programs(jax.jit(lambda x: 2 * x)).prepare(calls())
+    assert len(made) == 3
 
 
 def test_a_second_start_reads_what_the_first_compiled(tmp_path):

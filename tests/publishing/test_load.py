@@ -99,7 +99,7 @@ def in_this_process(published, hub, tmp_path, monkeypatch):
 def test_a_sweep_takes_a_name_of_the_hub(in_this_process, tmp_path, hub):
     """The hub's own cache is no place for results."""
     in_this_process("sweep.py", over="early_exit", thresholds=(1e9,), limit=2, batch_size=2, max_new_tokens=4)
-    found = json.loads((tmp_path / "runs/ada--trm/sweeps/early_exit.json").read_text())
+    found = json.loads((tmp_path / "runs/ada--trm/sweeps/early_exit.json").read_text())["ways"]
     assert [one["name"] for one in found] == ["off", "1e+09"]
     assert found[0]["steps"] == 3 > found[1]["steps"]
     assert not list((hub.root / "cache").rglob("sweeps"))

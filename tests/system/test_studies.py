@@ -116,8 +116,14 @@ def test_seeds_are_averaged_question_by_question(ablation, tmp_path):
     assert single["accuracy"]["estimate"] == 0.5
     assert (single["accuracy"]["low"], single["accuracy"]["high"]) == (0, 1)
     assert "| 100.0, 0.0, 50.0 |" in (tmp_path / "report.md").read_text()
+    metrics = runs[0] / "metrics.jsonl"  # of a run without held-out rows
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    write_lines(metrics, [{name: one[name] for name in one.keys() - {"held_out_loss"}} for one in lines])
     report(out / "backbone.jsonl", {"single": runs, "shallow": [out / "shallow/0"]}, "shallow", tmp_path, limit=4)
     assert "4 questions, 3 seeds" in (tmp_path / "report.md").read_text()
+    single, shallow = json.loads((tmp_path / "report.json").read_text())["variants"]
+    assert single["loss"] is None
+    assert shallow["loss"] > 0
 
 
 def test_ablate_goes_on(ablation):
@@ -146,6 +152,21 @@ def test_ablate_refuses_what_it_cannot_compare(tmp_path):
         done.stderr
         == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "data", "message"),
+    [
+        ((), "demo", "--seeds names none"),
+        ((0, 0), "demo", "--seeds 0, 0: name at least one, and each once"),
+        # Whose rows would be trained on and asked.
+        ((0,), "rows.jsonl:question=q,answer=a", "--eval-data"),
+        ((0,), "folder", "--eval-data"),
+    ],
+)
+def test_an_ablation_that_would_mislead_is_refused(tmp_path, seeds, data, message):
+    with pytest.raises(UserError, match=message):
+        Ablation(tmp_path, tmp_path, read_variants(None), seeds, "single", data)
 
 
 @pytest.mark.parametrize("cached", [False, True])

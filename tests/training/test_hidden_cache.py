@@ -124,12 +124,13 @@ def test_a_run_that_is_killed_while_it_writes_goes_on_behind_the_last_part(model
             np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_part_that_is_damaged_is_made_anew(model, caplog):
+@pytest.mark.parametrize("content", ["[", "3", "[3]"])
+def test_a_part_that_is_damaged_is_made_anew(model, caplog, content):
     cache = filled(model)
     wanted = [np.array(array) for array in cache.read(training_set().loader, 0)]
     (levels,) = [path for path in parts(cache) if path.parent.name == "levels"]
     flip_bit(levels / "states")
-    (levels.parents[1] / "last/000000/index.json").write_text("[")
+    (levels.parents[1] / "last/000000/index.json").write_text(content)
     again = cache_of(model)
     assert again.missing_bytes == cache.total_bytes
     assert "has changed since it was written" in caplog.text
@@ -141,7 +142,14 @@ def test_a_part_that_is_damaged_is_made_anew(model, caplog):
 def test_another_backbone_precision_or_batch_size_has_states_of_its_own_and_seeds_share(model, tmp_path):
     cache = filled(model)
     other = dataclasses.replace(model, backbone_fingerprint="0" * 64)
-    for another in (cache_of(other), cache_of(model, dtype="bfloat16"), cache_of(model, batch_size=4)):
+    turned = dataclasses.replace(model.backbone_config, rope_theta=2 * model.backbone_config.rope_theta)
+    turned = dataclasses.replace(model, backbone_config=turned)  # the same weights, which compute other states
+    for another in (
+        cache_of(other),
+        cache_of(turned),
+        cache_of(model, dtype="bfloat16"),
+        cache_of(model, batch_size=4),
+    ):
         assert another.folder != cache.folder
         assert another.missing_bytes == another.total_bytes
     rows = training_set(seed=2)

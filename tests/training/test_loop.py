@@ -15,6 +15,7 @@ from trm_jax import load_model
 from trm_jax.checkpoints import CheckpointError, Checkpoints, RunConfig, read_config, save_model
 from trm_jax.config import DataConfig, TrainConfig
 from trm_jax.data import NO_LABEL, Loader
+from trm_jax.errors import UserError
 from trm_jax.model import named_weights
 from trm_jax.training import hold_run, loop, run
 from trm_jax.training.loop import Inputs, fit, held_out_loss
@@ -52,6 +53,20 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, monkey
         assert (folder / "loss.png").stat().st_size > 0
     for name, weight in named_weights(ends["whole"]).items():
         np.testing.assert_array_equal(weight, named_weights(ends["killed"])[name], err_msg=name)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_run_that_ends_before_its_first_batch_leaves_nothing(tmp_path, linked):
+    """And its own error is the one that is seen, where the folder is a link, too."""
+    folder = tmp_path / "run"
+    if linked:
+        (tmp_path / "disk").mkdir()
+        folder.symlink_to(tmp_path / "disk")
+    config = run_config(BATCHES, tiny_model("residual").trm.config)
+    with pytest.raises(UserError, match="the reason"), hold_run(folder, config, tmp_path):
+        raise UserError("the reason")
+    assert folder.exists() == folder.is_symlink() == linked
+    assert not linked or not list(folder.iterdir())
 
 
 def _stop_at(number, getitem):

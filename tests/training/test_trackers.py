@@ -25,8 +25,14 @@ def test_wandb_and_trackio_share_an_interface(tmp_path, monkeypatch, name):
     with open_tracker(name, tmp_path / "run", {"seed": 1}) as tracker:
         tracker.log({"loss/1": 0.5}, 7)
     assert calls[0]["config"] == {"seed": 1}
-    assert calls[0]["name"] == "run"
+    assert calls[0]["name"].startswith("run")
     assert calls[1:] == [({"loss/1": 0.5}, 7), "end"]
+    for folder in ("run", "other/run"):
+        with open_tracker(name, tmp_path / folder, {}):
+            pass
+    same, other = calls[3], calls[5]
+    what_resumes = "id" if name == "wandb" else "name"
+    assert calls[0][what_resumes] == same[what_resumes] != other[what_resumes]
 
 
 def test_tensorboard_gets_an_event_file(tmp_path):

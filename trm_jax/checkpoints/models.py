@@ -114,6 +114,11 @@ class SavedModel:
         return self.folder.config.data.sources if isinstance(self.folder, RunFolder) else ()
 
     @property
+    def keeps_annotations(self) -> bool:
+        """Whether GSM8K's calculator marks stood in the solutions that the recursion was trained on, as far as is known."""
+        return isinstance(self.folder, RunFolder) and self.folder.config.data.keep_annotations
+
+    @property
     def path(self) -> pathlib.Path:
         """The folder of the checkpoint, or the model folder."""
         return self.checkpoint or self.folder.path

@@ -95,8 +95,9 @@ def compare(evaluations: Sequence[Evaluation]) -> list[Comparison]:
                 accuracy=accuracy(right.tolist()),
                 strict=float(one.right(questions, "strict").mean()),
                 seconds_per_sample=float(np.mean([one.answers[question].seconds for question in questions])),
+                # Where all flip to the same side nothing is left to draw from.
                 difference=bootstrap_difference(right, baseline)
-                if fixed + broken >= FEW_FLIPS
+                if fixed + broken >= FEW_FLIPS and max(fixed, broken) < len(questions)
                 else paired_difference(right.tolist(), baseline.tolist()),
                 fixed=[q for q, now, before in zip(questions, right, baseline, strict=True) if now and not before],
                 broken=[q for q, now, before in zip(questions, right, baseline, strict=True) if before and not now],

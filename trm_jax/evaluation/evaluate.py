@@ -24,6 +24,10 @@ from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import QwenTRM
 from trm_jax.processes import first_says, is_first, number, of_all
 
+# Settings that are named only where they are in use; no figure of a summary has such a name.
+OPTIONAL = ("samples", "temperature", "top_p", "seed", "early_exit", "long_questions", "control_heads")
+ROWS = (".jsonl", ".json", ".csv", ".parquet")
+
 _log = logging.getLogger(__name__)
 
 # Takes prompts and yields completions as they end: `generate_each` with its settings.
@@ -152,11 +156,22 @@ def by_question(completions: Iterable[Completion], samples: int) -> Iterator[tup
 def file_name(settings: dict[str, Any]) -> str:
     """A name for the file of an evaluation, made of all its settings but the fingerprint.
 
-    Example: `file_name({"data": "gsm8k", "head": "trm"})` is `"gsm8k-trm.jsonl"`.
+    Example: `file_name({"data": "tasks/arrows/test.jsonl", "temperature": 0.5})` is `"arrows_test-0.5.jsonl"`.
     """
-    values = [value for name, value in settings.items() if name != "fingerprint"]
-    words = "-".join(pathlib.Path(str(value)).stem for value in values)
-    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', words)}.jsonl"
+    words = []
+    for name, value in settings.items():
+        if name == "data":
+            words.append(_short(str(pathlib.Path(value).with_suffix("")) if value.endswith(ROWS) else value))
+        elif name == "control_heads":
+            words += [_short(control) for control, _ in value]
+        elif name != "fingerprint":
+            words.append(str(value))
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', '-'.join(words))}.jsonl"
+
+
+def _short(path: str) -> str:
+    """The last two parts of a path."""
+    return "/".join(pathlib.PurePath(path).parts[-2:])
 
 
 def require_jsonl(path: pathlib.Path) -> None:
@@ -174,7 +189,8 @@ def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
     summary = path.with_suffix(".json")
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
-        if others := differences(found, settings):
+        unused = dict.fromkeys(name for name in OPTIONAL if name in found)
+        if others := differences(found, unused | settings):
             raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
 
 

@@ -6,6 +6,7 @@ It is far sharper than the share of right answers: every token of a solution cou
 import collections
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import pydantic
 from pydantic import Field
 from tqdm import tqdm
 
-from trm_jax.data import Row, encode_rows
+from trm_jax.data import Example, Row, encode_rows
 from trm_jax.errors import listing
 from trm_jax.evaluation.evaluate import append, require_same_settings
 from trm_jax.evaluation.likelihood import score_solutions
@@ -64,19 +65,21 @@ def measure_solutions(
     settings: dict[str, Any],
     controls: Mapping[str, TRM] | None = None,
     batch_size: int | None = None,
+    keep_annotations: bool = False,
 ) -> list[SolutionLoss]:
     """Measures each row's solution, as it is tokenised for training, and writes a line a question to `output`.
 
     Lines that the file holds already are kept; a file with other `settings` is refused. The summary is written beside it.
-    Returns the losses in the order of `rows`. Raises EvaluationError, also where no row fits into the backbone's length.
+    Returns the losses in the order of `rows`. Raises EvaluationError, also where no row fits into the backbone's length, or
+    a loss is not finite.
 
     Example: `show_losses(measure_solutions(rows, tokenizer, model.backbone, model.trm, path, settings))`.
     """
     controls = controls or {}
     require_same_settings(output, settings)
     with locked(lock_beside(output), output):
-        done = _read_done(output, rows)
-        examples = encode_rows(rows, tokenizer)
+        examples = encode_rows(rows, tokenizer, keep_annotations)
+        done = _read_done(output, rows, examples)
         fits = [i for i, row in enumerate(examples) if len(row.tokens) <= backbone.config.max_length]
         if not fits:
             raise EvaluationError(
@@ -88,6 +91,8 @@ def measure_solutions(
             index, names = todo[place], dict(zip(controls, map(tuple, others), strict=True))
             sizes = rows[index]["question"], examples[index].solution_length
             done[index] = SolutionLoss(index, *sizes, alone, tuple(own), names)
+            if not np.isfinite([alone, *own, *itertools.chain(*others)]).all():
+                raise EvaluationError(f"the loss of question {index + 1} is not finite; --dtype float32 may help")
             append(output, dataclasses.asdict(done[index]), settings)
         found = [done[index] for index in fits]
         summary = summarize_losses(found) | {"left_out": len(rows) - len(found)}
@@ -95,19 +100,25 @@ def measure_solutions(
     return found
 
 
-def _read_done(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, SolutionLoss]:
+def _read_done(path: pathlib.Path, rows: Sequence[Row], examples: Sequence[Example]) -> dict[int, SolutionLoss]:
     if not path.exists():
         return {}
     remove_cut_line(path)
     found = {loss.index: loss for loss in _read(path) if loss.index < len(rows)}
-    if any(rows[index]["question"] != loss.question for index, loss in found.items()):
-        raise EvaluationError(f"{path} is of other questions: give another --output, or remove it")
+    for index, loss in found.items():
+        if (loss.question, loss.solution_tokens) != (rows[index]["question"], examples[index].solution_length):
+            raise EvaluationError(f"{path} is of other questions or solutions: give another --output, or remove it")
     return found
 
 
 def _read(path: pathlib.Path) -> Iterator[SolutionLoss]:
+    first = None
     for number, values in read_lines(path, EvaluationError):
-        yield SolutionLoss.from_json(values, f"{path}, line {number}")
+        loss = SolutionLoss.from_json(values, f"{path}, line {number}")
+        first = first or loss
+        if loss.controls.keys() != first.controls.keys():
+            raise EvaluationError(f"{path}, line {number} has other controls than the first line")
+        yield loss
 
 
 def summarize_losses(losses: Sequence[SolutionLoss]) -> dict[str, Any]:
@@ -196,18 +207,19 @@ def read_losses(path: pathlib.Path) -> LossFile:
 def compare_losses(files: Sequence[LossFile]) -> list[LossComparison]:
     """The head and the controls of each file against the first file's head, on the questions that all files have.
 
-    Raises EvaluationError if there are none, or if a solution has other tokens in one file than in another.
+    Raises EvaluationError if there are fewer than two, or if a solution has other tokens in one file than in another.
 
     Example: `loss_table(compare_losses([read_losses(path) for path in paths]))`.
     """
     first, *others = files
     shared = [question for question in first.losses if all(question in other.losses for other in others)]
-    if not shared:
-        raise EvaluationError(f"no question is in all of {listing(one.name for one in files)}")
-    own = {one.name: [one.losses[question] for question in shared] for one in files}
-    tokens = _numbers(own[first.name], "solution_tokens")
-    found, baseline = [], np.array([loss.trm[-1] for loss in own[first.name]])
-    for name, losses in own.items():
+    if len(shared) < 2:
+        few = "one question is" if shared else "no question is"
+        raise EvaluationError(f"{few} in all of {listing(one.name for one in files)}; intervals need two")
+    own = [(one.name, [one.losses[question] for question in shared]) for one in files]
+    tokens = _numbers(own[0][1], "solution_tokens")
+    found, baseline = [], np.array([loss.trm[-1] for loss in own[0][1]])
+    for name, losses in own:
         if (at := np.flatnonzero(_numbers(losses, "solution_tokens") != tokens)).size:
             raise EvaluationError(f"{name} and {first.name} have different solutions to: {shared[at[0]]}")
         alone, heads = _numbers(losses, "backbone"), {name: [loss.trm[-1] for loss in losses]}

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from trm_jax.data import own_test_set
 from trm_jax.errors import UserError, listing
 from trm_jax.experiments.ablation_report import report
 from trm_jax.files import locked
@@ -37,8 +38,10 @@ class Ablation:
     def __post_init__(self):
         if self.against not in self.variants:
             raise UserError(f"--against {self.against} is none of the variants {sorted(self.variants)}")
-        if self.eval_data is None and pathlib.Path(self.data).is_file():
-            raise UserError(f"{self.data} is a file of training rows: name the questions with --eval-data")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"--seeds {listing(self.seeds) or 'names none'}: name at least one, and each once")
+        if self.eval_data is None and own_test_set((self.data,)) is None:
+            raise UserError(f"a test split is known of gsm8k and demo, not of {self.data}: name one with --eval-data")
 
     def compare(self, run: RunScript) -> str:
         """Trains and evaluates what is not there yet, by train.py and eval_gsm8k.py, and returns the report.

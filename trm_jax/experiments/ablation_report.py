@@ -49,7 +49,7 @@ class Run:
     block_calls: int  # for a token
     flops: int  # of the whole training, matrix products only
     seconds: float  # of the whole training at its median batch: neither compilation nor evaluation
-    loss: float  # held out, nats a token, after the last supervision step
+    loss: float | None  # held out, nats a token, after the last supervision step; None where no rows were held out
 
 
 def read_run(path: pathlib.Path) -> Run:
@@ -68,7 +68,7 @@ def read_run(path: pathlib.Path) -> Run:
         block_calls=config.trm.passes * config.trm.calls,
         flops=training_flops(folder, backbone, depths),
         seconds=len(timings) * statistics.median(record["seconds"] for record in timings),
-        loss=[record["held_out_loss"][-1] for record in metrics if "held_out_loss" in record][-1],
+        loss=next((record["held_out_loss"][-1] for record in reversed(metrics) if "held_out_loss" in record), None),
     )
 
 
@@ -106,8 +106,9 @@ class Variant:
     right: np.ndarray  # bool[R, n]
     seconds_per_sample: float  # of the evaluation
 
-    def mean(self, field: str) -> float:
-        return statistics.mean(getattr(run, field) for run in self.runs)
+    def mean(self, field: str) -> float | None:
+        values = [getattr(run, field) for run in self.runs]
+        return None if None in values else statistics.mean(values)
 
 
 def report(
@@ -178,9 +179,10 @@ def _markdown(rows: Sequence[dict[str, Any]], against: str, base: Evaluation, ba
     for row in rows:
         seeds = ", ".join(f"{100 * share:.1f}" for share in row["accuracy_of_each_run"])
         over: Interval | None = row["over_control"]
+        loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
         lines.append(
             f"| {row['name']} | {row['accuracy']} | {seeds} | {row['over_backbone'].points()} "
-            f"| {over.points() if over else '–'} | {row['loss']:.4f} | {row['parameters']:,.0f} "
+            f"| {over.points() if over else '–'} | {loss} | {row['parameters']:,.0f} "
             f"| {row['block_calls']:.0f} | {row['flops'] / 1e12:.3g} | {row['seconds']:.0f} "
             f"| {row['optimizer_steps']:,.0f} | {row['seconds_per_sample']:.3f} |"
         )

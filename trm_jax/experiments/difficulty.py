@@ -1,7 +1,6 @@
 """Accuracy against the difficulty of questions that `write_task` wrote: of variants of an ablation, or of a sweep's ways."""
 
 import collections
-import json
 import operator
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from trm_jax.errors import UserError
+from trm_jax.errors import UserError, listing
 from trm_jax.evaluation import GradedAnswer, Interval, accuracy_of_runs, error_bars, read_evaluation
-from trm_jax.files import read_lines
+from trm_jax.files import read_lines, read_object
 
 Right = Bool[np.ndarray, "R n"]  # by run and question
 ByDifficulty = Mapping[str, Mapping[int, Interval]]  # accuracies with their 95 % intervals, by variant and k
@@ -40,29 +39,55 @@ def right_answers(
 
     Args:
         files: VARIANT/SEED/answers.jsonl of ablate.py, any other file of eval_gsm8k.py, or a .json file of sweep.py. The
-            seeds of a variant become one entry, with a run for each seed.
+            seeds of a variant become one entry, with a run for each seed. Names have as much of a path as tells all apart.
         first_digit: grade the first digit of the answer alone; a sweep does not have it.
 
-    Raises a UserError if a file is of other questions.
+    Raises a UserError if a file is of other questions, or is named twice.
     """
-    found: dict[str, list[Sequence[bool]]] = collections.defaultdict(list)
+    if twice := [path for path, count in collections.Counter(files).items() if count > 1]:
+        raise DifficultyError(f"named twice: {listing(twice)}")
+    found: dict[tuple[pathlib.Path, str], list[Sequence[bool]]] = collections.defaultdict(list)
     for path in files:
-        if path.suffix == ".json":
-            if first_digit:
-                raise DifficultyError(f"{path} of a sweep has no answers, only whether they are right")
-            for way in json.loads(path.read_text()):
-                found[way["name"]].append(way["right"])
-            continue
-        answers = read_evaluation(path).answers
-        if list(answers) != list(questions[: len(answers)]):
+        asked, runs = _read_sweep(path, first_digit) if path.suffix == ".json" else _read_answers(path, first_digit)
+        if asked != list(questions[: len(asked)]):
             raise DifficultyError(f"{path} does not answer the first questions of --data")
-        name = path.parent.parent.name if path.parent.name.isdigit() else path.stem
-        graded = _first_digit_is_right if first_digit else operator.attrgetter("correct")
-        found[name].append([graded(answer) for answer in answers.values()])
-    for name, runs in found.items():
-        if {len(run) for run in runs} != {len(runs[0])} or len(runs[0]) > len(questions):
+        source = path.parent.parent if path.parent.name.isdigit() else path.with_suffix("")
+        for way, right in runs.items():
+            found[source, way].append(right)
+    named = dict(zip(_names(list(found)), found.values(), strict=True))
+    for name, runs in named.items():
+        if len({len(run) for run in runs}) > 1:
             raise DifficultyError(f"the runs of {name} do not answer the same questions of --data")
-    return {name: np.array(runs) for name, runs in found.items()}
+    return {name: np.array(runs) for name, runs in named.items()}
+
+
+def _read_answers(path: pathlib.Path, first_digit: bool) -> tuple[list[str], dict[str, list[bool]]]:
+    """The questions, and which are answered right."""
+    answers = read_evaluation(path).answers
+    graded = _first_digit_is_right if first_digit else operator.attrgetter("correct")
+    return list(answers), {"": [graded(answer) for answer in answers.values()]}
+
+
+def _read_sweep(path: pathlib.Path, first_digit: bool) -> tuple[list[str], dict[str, list[bool]]]:
+    """The questions, and which are answered right in each way to decode."""
+    if first_digit:
+        raise DifficultyError(f"{path} of a sweep has no answers, only whether they are right")
+    figures = read_object(path, DifficultyError)
+    if not figures.keys() >= {"questions", "ways"}:
+        raise DifficultyError(f"{path} is no file of sweep.py, or one of a former version")
+    return figures["questions"], {way["name"]: way["right"] for way in figures["ways"]}
+
+
+def _names(sources: Sequence[tuple[pathlib.Path, str]]) -> list[str]:
+    """Of a variant's folder or a file, and the way of a sweep: as many last parts of the paths as tell all apart."""
+
+    def name(path: pathlib.Path, way: str, parts: int) -> str:
+        place = "/".join(path.parts[-parts:])
+        return (way if parts == 1 else f"{place}: {way}") if way else place
+
+    longest = max((len(path.parts) for path, _ in sources), default=1)
+    tried = ([name(*source, parts) for source in sources] for parts in range(1, longest + 1))
+    return next(names for names in tried if len(set(names)) == len(names))
 
 
 def _first_digit_is_right(answer: GradedAnswer) -> bool:

@@ -117,14 +117,15 @@ def early_exits(
     return found
 
 
-def write_sweep(found: Sequence[Measured], path: pathlib.Path, label: str) -> None:
-    """Writes the table (.md), the figures (.json) and the plot (.png), whose horizontal axis has the `label`.
+def write_sweep(found: Sequence[Measured], rows: Sequence[Row], path: pathlib.Path, label: str) -> None:
+    """Writes the table (.md), the figures and the questions (.json) and the plot (.png), with the `label` of its ways.
 
-    Example: `write_sweep(found, folder / "depth", "supervision steps")`.
+    Example: `write_sweep(found, rows, folder / "depth", "supervision steps")`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".md").write_text(sweep_table(found) + "\n")
-    path.with_suffix(".json").write_text(json.dumps([one.to_json() for one in found], indent=1) + "\n")
+    figures = {"questions": [row["question"] for row in rows], "ways": [one.to_json() for one in found]}
+    path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
     by_depth = sum(", T=" not in one.name for one in found)  # the other ways are no part of the curve
     plot(found, label, path.with_suffix(".png"), joined=by_depth)
 

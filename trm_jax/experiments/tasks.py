@@ -192,7 +192,7 @@ def write_task(
         test: questions of each difficulty in the test.
         train_k, test_k: the difficulties; the task's own if none are given.
 
-    Raises UserError for a difficulty that the task does not have, or too many test questions.
+    Raises UserError for a difficulty that the task does not have or that is named twice, or too many test questions.
 
     Example: `write_task("arrows", pathlib.Path("runs/tasks/arrows"), train=20_000, test=200)`.
     """
@@ -201,6 +201,8 @@ def write_task(
     for split, ks in splits.items():
         if wrong := [k for k in ks if not 1 <= k <= kind.hardest]:
             raise UserError(f"--{split}-k {wrong[0]}: {task} has the difficulties 1 to {kind.hardest}")
+        if len(set(ks)) < len(ks):
+            raise UserError(f"--{split}-k {' '.join(map(str, ks))}: name each difficulty once")
     folder.mkdir(parents=True, exist_ok=True)
     said = []
     for split, ks in splits.items():

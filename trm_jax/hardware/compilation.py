@@ -56,14 +56,17 @@ class Programs:
         return self._compiled[key]
 
     def prepare(self, calls: Iterable[tuple]) -> None:
-        """Compiles the programs of these calls' arguments that are not there yet, several at once."""
+        """Compiles the programs of these calls' arguments that are not there yet, several at once.
+
+        Of the arguments no more than those of one call are kept, so that `calls` may make them one after the other.
+        """
         started = time.perf_counter()
-        missing = {key: args for args in calls if (key := _key(args)) not in self._compiled}
         lowered = {}
-        for key, args in missing.items():
-            name = self._describe(*args) if self._describe else ""
-            self._say(f"compiling {name} ...")
-            lowered[key, name] = self._function.lower(*args)
+        for args in calls:
+            key, name = _key(args), self._describe(*args) if self._describe else ""
+            if key not in self._compiled and (key, name) not in lowered:
+                self._say(f"compiling {name} ...")
+                lowered[key, name] = self._function.lower(*args)
         with _no_garbage_collection(), concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             waiting = {pool.submit(one.compile): (key, name) for (key, name), one in lowered.items()}
             for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):

@@ -87,7 +87,7 @@ class HiddenCache:
         kinds = {"last": 1} | ({"levels": NUM_LEVELS} if trm.context == "mix" else {})
         identity = {
             "format": FORMAT,
-            "backbone": model.backbone_fingerprint,
+            "backbone": [model.backbone_fingerprint, model.backbone_config.to_json()],
             "dtype": train.dtype,
             "batch_size": train.batch_size,
             # Which kernels compute, and in what order they add up.
@@ -182,9 +182,9 @@ class HiddenCache:
                 if all(entry not in self.needed for entry, _ in index):
                     continue
                 require_sealed(part)
-            except (DamageError, OSError, ValueError) as fault:
+            except (DamageError, OSError, TypeError, ValueError) as fault:
                 _log.warning("%s; its hidden states are computed again", fault)
-                shutil.rmtree(part)
+                shutil.rmtree(part, ignore_errors=True)  # another process may be removing it, too
                 continue
             shape = (sum(count for _, count in index), self.kinds[kind], self.width)
             states, start = np.memmap(part / STATES, jnp.dtype(self.dtype), "r", shape=shape), 0

@@ -5,7 +5,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -146,12 +146,12 @@ class Inputs:
         hidden = self._hidden.read(loader, number) if self._hidden else self._computed.of(batch)
         return self._readout, put_rows(batch, ROWS_AT), hidden
 
-    def prepare(self, loader: Loader, numbers: Sequence[int]) -> list[tuple[Qwen, Batch, Hidden]]:
-        """The same of several batches, for all of which the programs are compiled first."""
+    def prepare(self, loader: Loader, numbers: Sequence[int]) -> Iterator[tuple[Qwen, Batch, Hidden]]:
+        """The same of several batches, one after the other, for all of which the programs are compiled first."""
         batches = [loader[number] for number in numbers]
         if self._computed:
             self._computed.prepare(batches)
-        return [self.of(loader, number, batch) for number, batch in zip(numbers, batches, strict=True)]
+        return (self.of(loader, number, batch) for number, batch in zip(numbers, batches, strict=True))
 
 
 def held_out_loss(eval_batch, ema: TRM, inputs: Inputs, held_out: Loader) -> dict[str, list[float]]:

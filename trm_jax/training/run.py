@@ -214,8 +214,19 @@ def _held(folder: pathlib.Path, values: dict[str, Any]) -> Iterator[None]:
             yield
         except UserError:
             if is_new and not (folder / METRICS).exists():
-                shutil.rmtree(folder)
+                _remove(folder)
             raise
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder with all that is in it; of a link to one the link and the empty folder stay."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not folder.is_symlink():
+        folder.rmdir()
 
 
 def _require_shared(folder: pathlib.Path) -> None:

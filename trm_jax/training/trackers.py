@@ -1,6 +1,7 @@
 """Experiment trackers, each an optional extra, which get the numbers of metrics.jsonl and timings.jsonl."""
 
 import contextlib
+import hashlib
 import importlib
 import pathlib
 from collections.abc import Iterator
@@ -72,9 +73,10 @@ class _WeightsAndBiases:
 
     def __init__(self, name: str, folder: pathlib.Path, config: dict[str, Any]):
         self._module = importlib.import_module(name)
-        # With a fixed name and `resume`, a training that is started again continues the same run.
-        place = {"dir": str(folder), "id": folder.name} if name == "wandb" else {}
-        self._module.init(project="trm_jax", name=folder.name, config=config, resume="allow", **place)
+        # A training that is started again continues the same run; other folders of the same name have runs of their own.
+        own = f"{folder.name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+        place = {"name": folder.name, "dir": str(folder), "id": own} if name == "wandb" else {"name": own}
+        self._module.init(project="trm_jax", config=config, resume="allow", **place)
 
     def log(self, numbers: dict[str, float], batch: int) -> None:
         self._module.log(numbers, step=batch)
