@@ -119,7 +119,7 @@ def test_a_sweep_compares_ways_to_decode(folders, tmp_path, over, options, names
     options = ["--checkpoint", root / "train", "--limit", 8, "--output", tmp_path, *options]
     done = run("sweep.py", over, *options)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / f"{over}.json").read_text())
+    found = json.loads((tmp_path / f"{over}.json").read_text())["ways"]
     assert [one["name"] for one in found] == names
     assert all(f"| {name} |" in (tmp_path / f"{over}.md").read_text() for name in names)
     assert (tmp_path / f"{over}.png").stat().st_size > 1000
