@@ -45,16 +45,18 @@ def main(options: Options) -> None:
     saved, use_ema = open_checkpoint(options.checkpoint, options.model), options.weights == "ema"
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     rows = load_rows(data, "test")[: options.limit]
-    model, controls, backbone = saved.load(dtype, use_ema), {}, saved.fingerprint()
+    model, backbone = saved.load(dtype, use_ema), saved.fingerprint()
     settings = {"measure": "nll", "data": data, "dtype": dtype, "checkpoint": saved.label, "weights": options.weights}
     settings |= {"supervision_steps": model.trm.config.supervision_steps, "fingerprint": saved.fingerprint(model)}
+    controls, fingerprints = {}, []
     for name in options.controls:
         control = open_checkpoint(name, options.model)
         if control.fingerprint() != backbone:
             raise UserError(f"--controls {name} is on another backbone than {options.checkpoint}")
         controls[name] = cast(control.load_trm(use_ema), dtype)
-        head = control.fingerprint(QwenTRM(model.backbone, controls[name]))
-        settings["control_heads"] = [*settings.get("control_heads", []), [name, head]]
+        fingerprints.append([name, control.fingerprint(QwenTRM(model.backbone, controls[name]))])
+    if controls:
+        settings["control_heads"] = fingerprints
     output = options.output or saved.results / "likelihood" / file_name(settings)
     print(f"{describe_device()}, {len(rows)} questions of {data}, losses in {output}")
     output.parent.mkdir(parents=True, exist_ok=True)

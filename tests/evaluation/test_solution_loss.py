@@ -116,12 +116,9 @@ def test_solutions_are_measured_with_the_marks_that_they_were_trained_with(demo_
     model, lengths = saved.load("float32"), []
     for keep in (False, True):
         to = tmp_path / f"{keep}.jsonl", {}, None, 4, keep
-        lengths += [loss.solution_tokens for loss in measure_solutions(rows, saved.tokenizer, *model_parts(model), *to)]
+        (found,) = measure_solutions(rows, saved.tokenizer, model.backbone, model.trm, *to)
+        lengths.append(found.solution_tokens)
     assert lengths[0] < lengths[1]
-
-
-def model_parts(model: QwenTRM) -> tuple:
-    return model.backbone, model.trm
 
 
 def record(question: str, tokens: int, backbone: float, *steps: float, **controls) -> dict:

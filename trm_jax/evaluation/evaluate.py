@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import re
 import time
@@ -26,7 +27,6 @@ from trm_jax.processes import first_says, is_first, number, of_all
 
 # Settings that are named only where they are in use; no figure of a summary has such a name.
 OPTIONAL = ("samples", "temperature", "top_p", "seed", "early_exit", "long_questions", "control_heads")
-ROWS = (".jsonl", ".json", ".csv", ".parquet")
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def file_name(settings: dict[str, Any]) -> str:
     words = []
     for name, value in settings.items():
         if name == "data":
-            words.append(_short(str(pathlib.Path(value).with_suffix("")) if value.endswith(ROWS) else value))
+            words.append(_short(os.path.splitext(value)[0]))
         elif name == "control_heads":
             words += [_short(control) for control, _ in value]
         elif name != "fingerprint":

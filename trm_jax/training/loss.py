@@ -49,12 +49,11 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
     order = jnp.argsort(labels == NO_LABEL, stable=True)
     features = jnp.pad(features[order], ((0, padding), (0, 0))).reshape(-1, size, width)
     labels = jnp.pad(labels[order], (0, padding), constant_values=NO_LABEL).reshape(-1, size)
+    has_labels = jnp.arange(len(labels)) < _chunks_with_labels(labels)
 
-    chunks = jnp.arange(len(labels)) < _chunks_with_labels(labels)
-
-    def step(carry, chunk):
-        labelled, *chunk = chunk
-        return jax.lax.cond(labelled, add, leave_out, carry, chunk)
+    def step(carry, inputs):
+        has_labels, *chunk = inputs
+        return jax.lax.cond(has_labels, add, leave_out, carry, chunk)
 
     def leave_out(carry, chunk):
         return carry, jnp.zeros((size, width), features.dtype) if differentiate else None
@@ -79,7 +78,7 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
 
     zero = TokenLoss(jnp.float32(0), jnp.float32(0))
     d_head = jnp.zeros(head.shape, jnp.float32) if train_head else None
-    (total, d_head), d_features = jax.lax.scan(step, (zero, d_head), (chunks, features, labels))
+    (total, d_head), d_features = jax.lax.scan(step, (zero, d_head), (has_labels, features, labels))
     if differentiate:
         d_features = jnp.zeros((count, width), d_features.dtype).at[order].set(d_features.reshape(-1, width)[:count])
     return total, d_features, d_head
