@@ -12,7 +12,7 @@ class Options(cli.CommonOptions):
     model: str | None = None
     """Hugging Face folder, or hub id such as Qwen/Qwen2.5-Math-1.5B-Instruct (default: the embedded demo model)."""
     output: pathlib.Path = pathlib.Path("runs/model")
-    """Folder to write; a model folder that is there is replaced."""
+    """Folder to write; a model that is there is replaced, all else in the folder stays."""
     trm_checkpoint: pathlib.Path | None = None
     """Also import a trm_model.pt of the original MathLLM. This option alone needs torch."""
     dtype: Literal["bfloat16", "float32"] | None = None

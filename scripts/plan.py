@@ -1,6 +1,7 @@
 """What a training or an evaluation would need of a GPU, and what bounds its speed; without a GPU and without weights."""
 
 import dataclasses
+import pathlib
 from typing import Literal
 
 from trm_jax import cli
@@ -11,6 +12,7 @@ Gpu = Literal["h200", "h100", "a100-80", "a100-40", "l40s", "rtx4090", "rtx3090"
 Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
 RENAMED = {"frozen_head": "freeze_head"}
 TRMOptions = cli.options_of(TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=TRMConfig.preset_fields())
+COUNTS = "batch_size", "gpus", "max_length", "accumulation", "max_new_tokens"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def main(options: Train | Decode) -> None:
     from trm_jax.decoding import DecodeConfig
     from trm_jax.hardware import find_card
 
-    options.require(1, "batch_size")
+    options.require(1, *(name for name in COUNTS if hasattr(options, name)))
     backbone, card = backbone_of(options), find_card(options.gpu)
     trm = TRMConfig.preset(options.preset, **cli.given(options, TRMConfig, RENAMED))
     if isinstance(options, Train):
@@ -94,15 +96,14 @@ def main(options: Train | Decode) -> None:
 def backbone_of(options: Common) -> QwenConfig:
     """The backbone's config, of a published size or of a model."""
     from trm_jax.benchmark import SIZES
-    from trm_jax.checkpoints import CheckpointError, open_folder
+    from trm_jax.checkpoints import kind_of, open_folder
     from trm_jax.conversion import find_config
 
     if options.model is None:
         return SIZES[options.config]
-    try:
+    if kind_of(pathlib.Path(options.model)):
         return open_folder(options.model).model.backbone_config
-    except CheckpointError:
-        return find_config(options.model)
+    return find_config(options.model)
 
 
 if __name__ == "__main__":

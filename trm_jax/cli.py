@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import logging
 import os
@@ -20,6 +21,8 @@ from trm_jax.errors import UserError
 Options = TypeVar("Options", bound="CommonOptions")
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EMFILE  # that TensorStore calls exhausted resources, as JAX does memory
+LESS_MEMORY = "batch_size", "rows", "max_length", "max_new_tokens"  # options by which a script needs less of it
 BOX = re.compile("[│╭╮╰╯]")
 
 
@@ -204,7 +207,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     except KeyboardInterrupt:
         _end(script, "interrupted; what was saved stays", INTERRUPTED)
     except Exception as error:
-        message = _message(error)
+        message = _message(error, parsed)
         if message is None:
             processes.end_by_fault(error)
             raise
@@ -236,14 +239,18 @@ def _parse(options: type[Options], description: str | None, script: str) -> Opti
     _end(script, f"{message or said} (see --help)", BAD_INPUT)
 
 
-def _message(error: Exception) -> str | None:
+def _message(error: Exception, options: Any) -> str | None:
     """The message for the user; None if the error is a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if reason := next((os.strerror(code) for code in NO_ROOM if os.strerror(code) in str(error)), None):
+        return f"{reason} ({error})"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return f"not enough memory; a smaller --batch-size, or shorter texts, need less ({error})"
+        smaller = [f"--{name.replace('_', '-')}" for name in LESS_MEMORY if hasattr(options, name)]
+        advice = f"; a smaller {' or '.join(smaller)} needs less" if smaller else ""
+        return f"not enough memory{advice} ({error})"
     return None
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 from tests.support.models import randomize, tiny_model, tiny_qwen_config
 from tests.support.world import edit_json
 from trm_jax import demo, load_model
-from trm_jax.checkpoints import CheckpointError, open_folder, read_config, replacing, save_model
+from trm_jax.checkpoints import open_folder, replacing, save_model
 from trm_jax.config import ConfigError
 from trm_jax.conversion import convert as convert_model
 from trm_jax.conversion import hugging_face as convert
@@ -93,24 +93,6 @@ def test_rotary_frequencies_of_old_checkpoints_are_passed_over(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "generation_config.json").write_text('{"eos_token_id": null}')
     assert read(folder).keys() == named_weights(Qwen(tiny_qwen_config(), nnx.Rngs(0))).keys()
-
-
-def test_a_folder_with_other_things_is_not_replaced(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(CheckpointError, match="something else"), replacing(tmp_path):
-        pass
-    assert (tmp_path / "thesis.tex").exists()
-
-
-def test_a_model_of_an_older_format_is_replaced(tmp_path):
-    """It cannot be read any more, and is told to be converted again."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text('{"kind": "model", "format": 1}')
-    with pytest.raises(CheckpointError, match=r"format 1, .*: convert the model again"):
-        read_config(tmp_path / "model")
-    with replacing(tmp_path / "model") as partial:
-        (partial / "new").touch()
-    assert (tmp_path / "model/new").exists()
 
 
 def test_converting_needs_no_torch(tmp_path):

@@ -7,10 +7,17 @@ import pytest
 
 from trm_jax import demo
 from trm_jax.config import DataConfig, TrainConfig
-from trm_jax.data import load_rows, make_training_set, question_rows, read_tokenizer, reference_answer, same_answer
+from trm_jax.data import (
+    DataError,
+    load_rows,
+    make_training_set,
+    question_rows,
+    read_tokenizer,
+    reference_answer,
+    same_answer,
+)
 from trm_jax.data.answers import find_answer
 from trm_jax.data.examples import boxed_solution
-from trm_jax.data.readers import DataError
 
 CASES = pathlib.Path(__file__).parent / "cases"
 

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
+from trm_jax.data import DataError
 from trm_jax.data.columns import PAIRS, to_row
-from trm_jax.data.readers import DataError
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="/".join)

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from trm_jax.config import ConfigError, DataConfig
-from trm_jax.data import DataError, reference_answer
+from trm_jax.data import DataError, HubError, reference_answer
 from trm_jax.data import datasets as sources
 from trm_jax.data import examples as data
 from trm_jax.demo import problems
@@ -58,11 +58,11 @@ def test_an_empty_name_is_not_this_folder(name, tmp_path, monkeypatch):
 
 def test_rows_that_say_that_they_are_wrong_are_left_out_and_counted(tmp_path, caplog):
     """As OpenMathInstruct-1 has them, also in CSV."""
-    marks = {"a": True, "b": False, "c": "False", "d": None, "e": "true", "f": 0}
+    marks = {"a": True, "b": False, "c": "False", "d": None, "e": "true", "f": 0, "g": 0.0, "h": "No"}
     rows = [{"question": name, "generated_solution": "1", "is_correct": mark} for name, mark in marks.items()]
     found = sources.load_rows(jsonl(tmp_path / "a.jsonl", rows), "train")
     assert [row["question"] for row in found] == ["a", "d", "e"]
-    assert "3 of 6 rows say that they are not correct, and are left out" in caplog.text
+    assert "5 of 8 rows say that they are not correct, and are left out" in caplog.text
     with pytest.raises(DataError, match="has no rows"):
         sources.load_rows(jsonl(tmp_path / "a.jsonl", rows[1:3]), "train")
     with pytest.raises(DataError, match="has no rows"):
@@ -128,6 +128,8 @@ def test_a_stream_starts_again_and_is_read_as_it_is_needed(tmp_path):
     [
         ("gsm8k", ("openai/gsm8k", "main")),
         ("AI-MO/NuminaMath-CoT", ("AI-MO/NuminaMath-CoT", None)),
+        ("AI-MO/NuminaMath-1.5", ("AI-MO/NuminaMath-1.5", None)),
+        ("user/set:v1.1", ("user/set", "v1.1")),
         ("EleutherAI/hendrycks_math:algebra", ("EleutherAI/hendrycks_math", "algebra")),
     ],
 )
@@ -145,6 +147,43 @@ def test_the_hub_is_asked_for_the_right_set(monkeypatch, source, expected):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert sources.load_rows(source, "test") == [{"question": "1+1?", "answer": "2"}]
     assert asked == [(*expected, "test", False)]
+
+
+def test_a_set_that_the_hub_cannot_give_is_named(monkeypatch):
+    """At once, or when it is streamed, row by row."""
+    import datasets
+
+    def broken(*args, **kwargs):
+        yield {"problem": "1+1?", "solution": "2"}
+        raise datasets.exceptions.DatasetGenerationCastError("all files must have the same columns")
+
+    monkeypatch.setattr(sources, "require_hub", lambda source: None)
+    monkeypatch.setattr(datasets, "load_dataset", broken)
+    for streaming in (False, True):
+        rows = sources.iterate_rows("user/set", "train", streaming=streaming)
+        assert next(rows) == {"question": "1+1?", "answer": "2"}
+        with pytest.raises(HubError, match=r"'user/set' cannot be had from the hub; .* the same columns"):
+            next(rows)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("gsm8k", "gsm8k"),
+        ("AI-MO/NuminaMath-1.5", "AI-MO/NuminaMath-1.5"),
+        ("EleutherAI/hendrycks_math:algebra", "EleutherAI/hendrycks_math:algebra"),
+        ("user/set:question=q,answer=a", "user/set"),
+        ("data/private.jsonl", "a local file"),
+        ("data/private.jsonl:question=q,answer=a", "a local file"),
+        ("data/mine:question=q,answer=a", "a local file"),
+        ("data/rows.tsv", "a local file"),
+        ("/home/me/rows", "a local file"),
+    ],
+)
+def test_what_others_may_read_of_a_source(tmp_path, monkeypatch, source, name):
+    (tmp_path / "data/mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert sources.public_name(source) == name
 
 
 def test_demo_problems_are_right_disjoint_and_repeatable():

@@ -9,8 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from trm_jax.data import DataError
 from trm_jax.data.datasets import load_rows, question_rows
-from trm_jax.data.readers import DataError
 
 ROWS = [{"question": f"What is {n} + 1?", "answer": f"{n} + 1\\n#### {n + 1}"} for n in range(3)]
 
@@ -138,6 +138,14 @@ def test_a_json_file_may_hold_its_splits(tmp_path):
         load_rows(str(tmp_path / "b.json"), "test")
 
 
+@pytest.mark.parametrize("name", ["train", "Training", "dev"])
+def test_a_json_file_of_one_split_is_no_other(tmp_path, name):
+    """Rows that were trained on must not pass for a test."""
+    (tmp_path / "a.json").write_text(json.dumps({name: ROWS, "notes": ROWS, "errors": []}))
+    with pytest.raises(DataError, match="no rows for the split 'test', only for"):
+        load_rows(str(tmp_path / "a.json"), "test")
+
+
 def test_a_field_of_a_csv_file_may_be_long(tmp_path):
     long = "1 + 1 = 2\n" * 20_000
     with (tmp_path / "a.csv").open("w", newline="") as file:
@@ -161,6 +169,8 @@ def test_numbers_of_a_parquet_file_are_answers(tmp_path):
         ("a.parquet", b"no parquet", "no Parquet"),
         ("a.json", b"[1, 2]", "row 1"),
         ("a.json", b'[{"question"', "not JSON"),
+        ("a.json", b'[\n{"question": "a", "answer": "1"},\n]', " is not JSON: .*line 3"),
+        ("a.json", b'{"question": "a", "answer": "1"}\n{"question"\n', ", line 2 is not JSON"),
         ("a.csv", b"question,answer\nonly one\n", "line 2"),
         ("a.csv", b'question,answer\n"open,2\n', "no CSV"),
         ("a.csv", b"question,answer\n\xff,2\n", "not UTF-8"),
@@ -178,6 +188,10 @@ def test_a_json_file_may_hold_one_row_with_a_list(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(ROWS[0] | {"tags": ["easy"], "notes": []}))
     turns = [{"role": "user", "content": "Really?"}, {"role": "assistant", "content": "#### 7"}]
     (tmp_path / "b.json").write_text(json.dumps({"messages": turns}))
+    (tmp_path / "c.json").write_text(json.dumps(ROWS[0] | {"alternatives": ROWS[1:], "train": ROWS[1:]}))
+    (tmp_path / "d.json").write_text(json.dumps({"data": ROWS, "errors": []}))
+    assert load_rows(str(tmp_path / "c.json"), "train") == [ROWS[0]]
+    assert load_rows(str(tmp_path / "d.json"), "train") == ROWS
     assert load_rows(str(tmp_path / "a.json"), "train") == [ROWS[0]]
     assert load_rows(str(tmp_path / "b.json"), "train") == [{"question": "Really?", "answer": "#### 7"}]
 

@@ -42,7 +42,8 @@ def a_run(folders, tmp_path) -> pathlib.Path:
     tokenizer = tmp_path / "model/tokenizer/tokenizer_config.json"
     edit_json(tokenizer, name_or_path=str(tmp_path), tokenizer_file=str(tmp_path / "tokenizer.json"))
     config = json.loads((tmp_path / "train/config.json").read_text())
-    config["data"]["sources"] = [str(tmp_path / "rows.jsonl")]
+    config |= {"trained_on": ["a local file"]}
+    config["data"]["sources"] = ["data/rows"]
     (tmp_path / "train/config.json").write_text(json.dumps(config))
     return tmp_path / "train"
 
@@ -66,11 +67,14 @@ def test_the_card_shows_evaluations_of_these_weights_alone(a_run):
     evaluated(saved, "own")
     evaluated(saved, "backbone", head="backbone", data="gsm8k", fingerprint=saved.fingerprint(), correct=7)
     evaluated(saved, "other", fingerprint="of others", correct=49)
+    evaluated(saved, "relative", data="data/rows", data_name="a local file", correct=21)
     evaluated(saved, "unfinished", accuracy=None, correct=48)
     (a_run / "evaluation/broken.json").write_text("{")
     export(saved, a_run.parent / "export")
     card = (a_run.parent / "export/README.md").read_text()
     assert "| a local file | backbone + TRM | dtype float32 | 20 of 50 | 40.0 % [27.0, 54.0] |" in card
+    assert "| a local file | backbone + TRM | dtype float32 | 21 of 50 |" in card
+    assert "data/rows" not in card
     assert "| gsm8k | backbone alone | dtype float32 | 7 of 50 |" in card
     assert "49 of 50" not in card
     assert "48 of 50" not in card
@@ -95,7 +99,7 @@ def test_base_model_and_data_are_in_front_where_they_are_known(a_run):
     revision = "c" * 40
     edit_json(a_run.parent / "model/config.json", base_model={"id": "Qwen/Qwen2.5-0.5B", "revision": revision})
     config = json.loads((a_run / "config.json").read_text())
-    config["data"] |= {"sources": ["gsm8k", "ada/sums:main"]}
+    config["trained_on"] = ["gsm8k", "ada/sums:main"]
     (a_run / "config.json").write_text(json.dumps(config))
     printed = export(SavedModel.open(a_run), a_run.parent / "export")
     assert printed.endswith(f"the backbone is Qwen/Qwen2.5-0.5B@{revision}")

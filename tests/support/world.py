@@ -136,7 +136,9 @@ def no_end_token(world):
 
 
 def another_backbone(world):
+    """In place of the model; the one that the run was trained on is nowhere else."""
     edit_json(world.model / "config.json", fingerprint="0" * 64)
+    edit_json(world.run / "config.json", model=str(world.nothing))
 
 
 def another_model(world):

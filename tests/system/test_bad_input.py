@@ -47,6 +47,7 @@ SMALL = (
 AGAIN = TRAIN.replace("{out}", "{run}").replace("{data}", "{rows}") + SMALL  # goes on with the run that is there
 CONVERT = "convert_qwen.py --model {hf} --output {out}"
 EVAL = "eval_gsm8k.py --checkpoint {run} --data {data} --output {answers} --max-new-tokens 48 "
+PLAN = "plan.py train --model {model}"
 BACKBONE = EVAL.replace("{run}", "{model}") + "--head backbone "
 
 
@@ -177,7 +178,12 @@ CASES = [
         "rows_fingerprint '0' there",
         lambda w: edit_json(w.run / "config.json", rows_fingerprint="0"),
     ),
-    Case("run folder of other things", TRAIN, "no config.json", lambda w: (w.out.mkdir(), (w.out / "a").touch())),
+    Case(
+        "run folder of other things",
+        TRAIN,
+        "something else than a run (a)",
+        lambda w: (w.out.mkdir(), (w.out / "a").touch()),
+    ),
     Case("run folder is a file", TRAIN, "not a folder", write("out", "mine")),
     Case("run folder cannot be written", TRAIN.replace("{out}", "/proc/nothing/run"), "/proc/nothing"),
     Case("all checkpoints damaged", AGAIN, "all checkpoints", lambda w: damage(w.run / "checkpoints", 1, 2)),
@@ -301,6 +307,13 @@ CASES = [
         "sample_solutions.py --model {model} --data {data} --output {data}",
         "something else",
     ),
+    Case(
+        "plan of a model of another version", PLAN, "format 99", lambda w: edit_json(w.model / "config.json", format=99)
+    ),
+    Case("plan of a run whose model is gone", PLAN.replace("{model}", "{run}"), "not there any more", backbone_gone),
+    Case("plan of no cards", "plan.py train --gpus 0", "--gpus is 0"),
+    Case("plan of no tokens", "plan.py decode --max-new-tokens -400", "--max-new-tokens is -400"),
+    Case("plan without a row", "plan.py train --max-length 20", "no row of GSM8K has only 20 tokens"),
     Case("variants not TOML", "ablate.py --variants {data} --output {out}", "not TOML"),
     Case(
         "variants nested",

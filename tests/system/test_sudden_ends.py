@@ -44,13 +44,13 @@ def test_a_killed_conversion_leaves_the_model_that_was_there(tmp_path, sign):
     assert run("convert_qwen.py", *options, "--dtype", "bfloat16").returncode == 0
     before = (folder / "config.json").read_text()
     process = start("convert_qwen.py", *options)
-    wait_for((tmp_path / "model.partial/backbone").exists, process)
+    wait_for((folder / ".converting/backbone").exists, process)
     end(process, sign)
     assert (folder / "config.json").read_text() == before
     assert load_model(folder).backbone.embedding.dtype == "bfloat16"
     assert run("convert_qwen.py", *options).returncode == 0
     assert load_model(folder).backbone.embedding.dtype == "float32"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "model"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "backbone", "config.json", "tokenizer"]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])

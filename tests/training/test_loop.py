@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -191,6 +192,36 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         hold_run(tmp_path / "run", other, tmp_path),
     ):
         pass
+
+
+def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path):
+    """As one that holds the log which the shell has just made there; ending in an error would remove it."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").write_text("mine")
+    config = run_config(6, tiny_model("residual").trm.config)
+    with (
+        pytest.raises(CheckpointError, match=r"something else than a run \(log.txt\): give another --output"),
+        hold_run(tmp_path / "run", config, tmp_path),
+    ):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
+
+
+def test_a_run_goes_on_after_a_move_and_learns_where_its_model_is(tmp_path):
+    config, other = run_config(6, tiny_model("residual").trm.config), tmp_path / "disk/run"
+    with hold_run(tmp_path / "run", config, tmp_path / "model", init_from="another"):
+        before = read_config(tmp_path / "run")
+    other.parent.mkdir()
+    shutil.move(tmp_path / "run", other)
+    with (
+        pytest.raises(CheckpointError, match="num_batches"),
+        hold_run(other, dataclasses.replace(config, num_batches=7), tmp_path / "model"),
+    ):
+        pass
+    assert read_config(other) == before
+    for model, relative in ((tmp_path / "model", "../../model"), (tmp_path / "moved", "../../moved")):
+        with hold_run(other, config, model):
+            assert read_config(other) == before | {"model": str(model), "model_relative": relative}
 
 
 def test_a_folder_that_process_0_does_not_see_is_refused(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from trm_jax.benchmark.sizes import abstract_backbone
 from trm_jax.benchmark.work import TRAINING_KERNELS, Work, call_flops, layer_flops
 from trm_jax.config import QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import Batch, Loader
+from trm_jax.errors import UserError
 from trm_jax.hardware import (
     MLP_RATIO,
     Card,
@@ -88,8 +89,11 @@ class TrainingPlan:
     @functools.cached_property
     def shapes(self) -> Mapping[tuple[int, int], int]:
         """The shapes of an epoch's batches, tokens and label slots of a row, and how often each comes."""
-        lengths = gsm8k_lengths("train")
-        examples = random_examples(lengths[lengths.sum(axis=1) <= self.train_config.max_length], 8)
+        lengths, longest = gsm8k_lengths("train"), self.train_config.max_length
+        short = lengths[lengths.sum(axis=1) <= longest]
+        if not len(short):
+            raise UserError(f"no row of GSM8K has only {longest} tokens: raise --max-length")
+        examples = random_examples(short, 8)
         loader = Loader(examples, self.train_config.batch_size)
         batches = (loader[number] for number in range(loader.batches_per_epoch))
         shapes, counts = np.unique(

@@ -1,10 +1,12 @@
 """Our folders on disk: models and training runs, checked before they are used."""
 
 from trm_jax.checkpoints.folders import (
+    ENTRIES,
     CheckpointError,
     ModelFolder,
     RunConfig,
     RunFolder,
+    kind_of,
     open_folder,
     read_config,
     replacing,

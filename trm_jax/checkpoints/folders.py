@@ -18,10 +18,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from trm_jax.config import DataConfig, QwenConfig, TrainConfig, TRMConfig
-from trm_jax.data import HubModel, read_tokenizer
+from trm_jax.data import HubModel, public_name, read_tokenizer
 from trm_jax.errors import UserError, differences, listing
-from trm_jax.files import lock_beside, locked, read_object, write_whole
+from trm_jax.files import locked, read_object, write_whole
 
+# What a model folder consists of; all else in it stays when the model is replaced, such as evaluations. config.json is
+# the last to come and the first to go: a folder without one is no model.
+ENTRIES = ("backbone", "trm", "ema", "tokenizer", "config.json")
+LOCK, NEW, OLD = ".lock", ".converting", ".replaced"  # in a model folder, while one is written
 FORMAT = 2  # of the folders; a folder of another format is refused
 NEEDED = {  # the fields that a config.json must have
     "model": ("backbone", "fingerprint", "trm"),
@@ -117,31 +121,51 @@ class RunFolder:
     path: pathlib.Path
     model: ModelFolder
     config: RunConfig
+    trained_on: tuple[
+        str, ...
+    ]  # what others may read about the rows: names of public sets, of files only that they are
 
     @classmethod
-    def of(cls, path: pathlib.Path, values: Mapping[str, Any]) -> Self:
-        """Makes it from the contents of its config.json.
+    def of(cls, path: pathlib.Path, values: Mapping[str, Any], model: ModelFolder | None = None) -> Self:
+        """Makes it from the contents of its config.json, and of the `model` folder if that is known to be elsewhere now.
 
         Raises CheckpointError if the model folder is gone, or holds another backbone than it did.
         """
         config = RunConfig.from_json(values)
-        # Resolved, because Orbax takes `..` for the parent in the name, also where the folder is a link to another.
-        for place in ((path / values["model_relative"]).resolve(), pathlib.Path(values["model"])):
-            if (model := _model_at(place)) is not None:
-                if model.backbone_fingerprint != config.backbone_fingerprint:
-                    raise CheckpointError(f"{path} was trained on another backbone than the one that is in {place} now")
-                return cls(path, model, config)
-        raise CheckpointError(f"{path} was trained on the model in {values['model']}, which is not there any more")
+        # Both folders may have been moved, or one of them, or the run may be a link to another disk. No `..` stays in a
+        # path, because Orbax takes it for the parent in the name, also where the folder is a link to another.
+        beside = path / values["model_relative"]
+        places = beside.resolve(), pathlib.Path(os.path.normpath(beside)), pathlib.Path(values["model"])
+        others = []
+        for found in map(_model_at, dict.fromkeys(places)) if model is None else [model]:
+            if found and found.backbone_fingerprint == config.backbone_fingerprint:
+                names = values.get("trained_on")  # former versions did not record it
+                names = map(public_name, config.data.sources) if names is None else names
+                return cls(path, found, config, tuple(names))
+            others += [found.path] if found else []
+        if others:
+            raise CheckpointError(f"{path} was trained on another backbone than the one in {others[0]}")
+        raise CheckpointError(
+            f"{path} was trained on the model in {values['model']}, which is not there any more: say where it is (--model)"
+        )
 
 
-def open_folder(path: str | os.PathLike) -> ModelFolder | RunFolder:
-    """Opens a model folder or a training folder; its config.json is read once, here. Raises CheckpointError or ConfigError.
+def open_folder(path: str | os.PathLike, model: ModelFolder | None = None) -> ModelFolder | RunFolder:
+    """Opens a model folder or a training folder; its config.json is read once, here.
+
+    `model` is the model folder of a run, if it is known to be elsewhere than where the run says. Raises CheckpointError,
+    also if that is another model, or ConfigError.
 
     Example: `open_folder("runs/train").model.tokenizer`.
     """
     path = pathlib.Path(path)
     values = read_config(path)
-    return (ModelFolder if values["kind"] == "model" else RunFolder).of(path, values)
+    if values["kind"] == "training":
+        return RunFolder.of(path, values, model)
+    folder = ModelFolder.of(path, values)
+    if model is not None and model.backbone_fingerprint != folder.backbone_fingerprint:
+        raise CheckpointError(f"{path} has another backbone than the one in {model.path}")
+    return folder
 
 
 def write_config(folder: pathlib.Path, values: dict[str, Any]) -> None:
@@ -183,44 +207,72 @@ def _checked(path: pathlib.Path, values: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder to write into, which replaces `folder` if the context ends without an error.
+    """Yields a temporary folder to write a model into, which takes the place of the one in `folder` if no error is raised.
 
-    Raises CheckpointError if `folder` holds something that is not a model folder, BusyError if another process writes it.
+    What else lies in `folder` stays. It may be a link to a folder, or where a disk is mounted.
 
-    Example: `with replacing(folder) as partial: (partial / "config.json").write_text(text)`.
+    Raises CheckpointError if `folder` holds something, but no model, BusyError if another process writes it.
+
+    Example: `with replacing(folder) as new: (new / "config.json").write_text(text)`.
     """
-    if folder.exists() and not is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    place = folder.resolve()
+    is_new = not place.exists()
+    if not is_new and not _may_hold_model(place):
         raise CheckpointError(f"{folder} holds something else than a model: give another --output, or remove it")
-    partial, old = (folder.with_name(f"{folder.name}.{what}") for what in ("partial", "old"))
-    with locked(lock_beside(folder), folder):
-        if old.exists() and not folder.exists():  # killed between the two renames below
-            os.replace(old, folder)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+    new = place / NEW
+    with locked(place / LOCK, folder):
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
         try:
-            yield partial
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(partial, folder)
-        finally:
-            for left in (partial, old):
-                shutil.rmtree(left, ignore_errors=True)
+            yield new
+            _put_in_place(new, place)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            if is_new:
+                (place / LOCK).unlink()
+                place.rmdir()
+            raise
 
 
-def is_model(folder: pathlib.Path) -> bool:
-    """Whether this is a model folder, of this format or another."""
-    return _model_values(folder) is not None
+def _may_hold_model(folder: pathlib.Path) -> bool:
+    """Whether a folder holds a model, one that was being written when the process was killed, or nothing."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()} - {LOCK}
+    return not names or NEW in names or kind_of(folder) == "model"
+
+
+def _put_in_place(new: pathlib.Path, folder: pathlib.Path) -> None:
+    """Moves what is in `new` up into its folder, and what it replaces away; only a kill in between leaves no model."""
+    old = folder / OLD
+    shutil.rmtree(old, ignore_errors=True)
+    old.mkdir()
+    for source, target, names in ((folder, old, reversed(ENTRIES)), (new, folder, ENTRIES)):
+        for name in names:
+            if (source / name).exists():
+                os.replace(source / name, target / name)
+    for left in (old, new):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def kind_of(folder: pathlib.Path) -> str | None:
+    """`model` or `training` for a folder of this package, of this format or another; None for any other place.
+
+    Example: `kind_of(pathlib.Path("runs/model"))` is `"model"`.
+    """
+    kind = _values(folder).get("kind")
+    return kind if isinstance(kind, str) and kind in NEEDED else None
 
 
 def _model_at(folder: pathlib.Path) -> ModelFolder | None:
     """The model folder at a place, None if there is none. Raises CheckpointError for one of another format."""
-    values = _model_values(folder)
-    return None if values is None else ModelFolder.of(folder, _checked(folder / "config.json", values))
+    values = _values(folder)
+    return ModelFolder.of(folder, _checked(folder / "config.json", values)) if values.get("kind") == "model" else None
 
 
-def _model_values(folder: pathlib.Path) -> dict[str, Any] | None:
+def _values(folder: pathlib.Path) -> dict[str, Any]:
+    """What the config.json of any place holds; nothing if there is none."""
     try:
-        values = read_object(folder / "config.json", CheckpointError)
+        return read_object(folder / "config.json", CheckpointError)
     except (CheckpointError, OSError):
-        return None
-    return values if values.get("kind") == "model" else None
+        return {}

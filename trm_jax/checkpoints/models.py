@@ -69,14 +69,14 @@ class SavedModel:
     checkpoint: pathlib.Path | None  # None for a model folder
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> Self:
+    def open(cls, path: str | os.PathLike, model: ModelFolder | None = None) -> Self:
         """Opens a model folder, the newest whole checkpoint of a training folder, or the folder of one checkpoint.
 
-        Raises CheckpointError.
+        `model` is the run's model folder, if it is known to be elsewhere than where the run says. Raises CheckpointError.
         """
         path = pathlib.Path(path)
         place = _folder_of(path)
-        folder = open_folder(place)
+        folder = open_folder(place, model)
         if place != path:
             if not path.is_dir():
                 numbers = listing(checkpoint_numbers(path.parent)) or "none"
@@ -110,8 +110,8 @@ class SavedModel:
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """The data sets that it was trained on; none for a model folder."""
-        return self.folder.config.data.sources if isinstance(self.folder, RunFolder) else ()
+        """What others may read about the data sets that it was trained on; nothing for a model folder."""
+        return self.folder.trained_on if isinstance(self.folder, RunFolder) else ()
 
     @property
     def keeps_annotations(self) -> bool:

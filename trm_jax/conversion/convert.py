@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from trm_jax.checkpoints import open_folder, replacing, save_model
+from trm_jax.checkpoints import ENTRIES, open_folder, replacing, save_model
 from trm_jax.conversion.hugging_face import copy_tokenizer, read_backbone, stored_dtype
 from trm_jax.conversion.hugging_face_config import read_config
 from trm_jax.conversion.mathllm import read_trm_checkpoint
@@ -15,7 +15,7 @@ from trm_jax.model import TRM
 def convert(
     source: pathlib.Path, output: pathlib.Path, dtype: str | None = None, trm_checkpoint: pathlib.Path | None = None
 ) -> TRM | None:
-    """Writes the model folder `output`, with the backbone in `dtype`; an existing model folder is replaced.
+    """Writes the model folder `output`, with the backbone in `dtype`; a model that is there is replaced, all else stays.
 
     Without a `dtype` the weights keep theirs; float16 becomes float32, which holds it. Completions of the new model end at
     the end tokens of the folder's configs, and at the token with which the chat template ends an answer. A model of the hub
@@ -40,7 +40,8 @@ def convert(
 def describe_conversion(source: pathlib.Path, output: pathlib.Path) -> str:
     """What was converted, for a person. Example: `print(describe_conversion(source, output))`."""
     config = open_folder(output).model.backbone_config
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    files = (file for name in ENTRIES for file in (output / name).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in files)
     return (
         f"converted {source}\n  into {output}: {config.num_layers} layers, width {config.width}, vocabulary "
         f"{config.vocab_size:,}, {size / 1e6:,.1f} MB on disk; completions end at tokens {listing(config.end_tokens)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.readers import CHATS, DataError
+from trm_jax.errors import UserError
 
 # `question`; `answer`, the worked solution; and `stated`, what another column states as its result.
 Row = dict[str, str]
@@ -24,10 +24,21 @@ PAIRS: tuple[Columns, ...] = (
     ("instruction", "output"),  # Alpaca
     ("instruction", "response"),  # Dolly
 )
+CHATS = ("messages", "conversations")  # columns that hold a list of turns
 BELONGS = {"instruction": ("input", "context")}  # columns that belong to a question in this one
 STATED = ("answer", "expected_answer")  # columns with the bare answer, beside a solution that may not state it
 NO_ANSWER = ("proof", "notfound")  # what NuminaMath has there if there is none
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+
+class DataError(UserError):
+    """A data set that cannot be trained or evaluated on; the message says where and what to do."""
+
+
+def is_row(values: Mapping[str, Any]) -> bool:
+    """Whether the names of columns are those of a row."""
+    names = _without_case(values).keys()
+    return any(set(pair) <= names for pair in PAIRS) or any(name in names for name in CHATS)
 
 
 def to_row(values: Mapping[str, Any], columns: Columns | None, where: str) -> Row:
@@ -71,7 +82,7 @@ def to_row(values: Mapping[str, Any], columns: Columns | None, where: str) -> Ro
 
 def is_wrong(values: Mapping[str, Any]) -> bool:
     """Whether a row says that its solution is wrong, as OpenMathInstruct's may: nobody should learn from it."""
-    return str(_without_case(values).get("is_correct")).strip().casefold() in ("false", "0")
+    return str(written(_without_case(values).get("is_correct"))).strip().casefold() in ("false", "0", "no")
 
 
 def written(value: Any) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 
 from trm_jax.config import DataConfig
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.columns import Columns, Row, is_wrong, to_row
+from trm_jax.data.columns import Columns, DataError, Row, is_wrong, to_row
 from trm_jax.data.hub import HubError, HubModel, require_hub
 from trm_jax.data.judges import same_answer
-from trm_jax.data.readers import DataError, NumberedRow, is_rows, read_rows
+from trm_jax.data.readers import NumberedRow, is_rows, read_rows
 
 HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hub id, configuration
 SHORT_NAMES = ("gsm8k", "demo")  # sets with a train and a test split that need no column names
@@ -46,15 +46,15 @@ def own_test_set(sources: Sequence[str]) -> str | None:
 
 
 def public_name(source: str) -> str:
-    """What others may read about where rows came from: the name of a public set; of a file or folder only that it is one.
+    """What others may read about where rows come from: the name of a public set; of a file or folder only that it is one.
 
-    Example: `public_name("/home/me/rows.jsonl")` is `"a local file"`.
+    It is right where the rows can be read: elsewhere the relative path of a folder looks like a name on the hub.
+
+    Example: `public_name("/home/me/rows.jsonl:question=q,answer=a")` is `"a local file"`.
     """
-    path = pathlib.Path(source)
-    if source in SHORT_NAMES:
-        return source
-    is_local = path.exists() or is_rows(path) or HubModel.named(source.partition(":")[0]) is None
-    return "a local file" if is_local else source
+    source, _ = _without_columns(source)
+    is_public = source in SHORT_NAMES or (not pathlib.Path(source).exists() and _may_be_on_hub(source))
+    return source if is_public else "a local file"
 
 
 def evaluation_rows(config: DataConfig, source: str | None, limit: int) -> list[Row]:
@@ -157,10 +157,8 @@ def load_rows(source: str, split: str, columns: Columns | None = None) -> list[R
 
 def iterate_rows(source: str, split: str, columns: Columns | None = None, streaming: bool = False) -> Iterator[Row]:
     """Yields the rows of one set; see `load_rows`. With `streaming` the set is never in memory as a whole."""
-    if own := OWN_COLUMNS.fullmatch(source):
-        named = dict(part.split("=") for part in own.groups()[1:])
-        if len(named) == 2:
-            source, columns = own[1], (named["question"].strip(), named["answer"].strip())
+    source, own = _without_columns(source)
+    columns = own or columns
     if not source.strip():
         raise DataError("the name of a data set is empty")
     if source == "demo":
@@ -169,6 +167,22 @@ def iterate_rows(source: str, split: str, columns: Columns | None = None, stream
         return iter(problems.split(split))
     rows = _without_wrong(_numbered_rows(source, split, streaming), source)
     return (to_row(values, columns, where) for where, values in rows)
+
+
+def _without_columns(source: str) -> tuple[str, Columns | None]:
+    """A source without the columns behind it, and these, if there are any."""
+    if own := OWN_COLUMNS.fullmatch(source):
+        named = dict(part.split("=") for part in own.groups()[1:])
+        if len(named) == 2:
+            return own[1], (named["question"].strip(), named["answer"].strip())
+    return source, None
+
+
+def _may_be_on_hub(source: str) -> bool:
+    """Whether a source that is no place on this machine can be a set of the hub, `id` or `id:configuration`."""
+    path = pathlib.Path(source)
+    is_file = is_rows(path) or (path.suffix and path.parent.is_dir())  # a file of another kind, or one that is missing
+    return source in HUB_SETS or not (is_file or HubModel.named(source.partition(":")[0]) is None)
 
 
 def _without_wrong(rows: Iterable[NumberedRow], source: str) -> Iterator[NumberedRow]:
@@ -190,20 +204,20 @@ def _numbered_rows(source: str, split: str, streaming: bool) -> Iterable[Numbere
         return read_rows(path, split)
     if is_rows(path):
         raise DataError(f"there is no file {source}")
-    if source not in HUB_SETS and (source.count("/") != 1 or path.suffix):
+    if not _may_be_on_hub(source):
         raise DataError(
             f"no data set {source!r}: give 'gsm8k', 'demo', a hub id, or the path of a file or folder of rows"
         )
     return ((f"{source}, row {number}", row) for number, row in enumerate(_load_hub(source, split, streaming), 1))
 
 
-def _load_hub(source: str, split: str, streaming: bool) -> Iterable[Mapping[str, Any]]:
+def _load_hub(source: str, split: str, streaming: bool) -> Iterator[Mapping[str, Any]]:
     import datasets
 
     name, _, configuration = source.partition(":")
     name, configuration = HUB_SETS.get(source, (name, configuration or None))
     require_hub(source)
     try:
-        return datasets.load_dataset(name, configuration, split=split, streaming=streaming)
-    except (OSError, ValueError) as error:
+        yield from datasets.load_dataset(name, configuration, split=split, streaming=streaming)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise HubError(f"{source!r} cannot be had from the hub; a local .jsonl file serves as well: {error}") from None

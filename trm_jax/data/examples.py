@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from trm_jax.data.answers import marked_span, reference_answer, stated_answer
-from trm_jax.data.columns import Row
-from trm_jax.data.readers import DataError
+from trm_jax.data.columns import DataError, Row
 from trm_jax.data.tokenizer import end_token, render_chats, special_tokens
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."

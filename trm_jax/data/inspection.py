@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from trm_jax.data.answers import reference_answer
-from trm_jax.data.columns import Row
+from trm_jax.data.columns import DataError, Row
 from trm_jax.data.examples import Example, boxed_solution
 from trm_jax.data.loader import NO_LABEL, Batch, Bucket
-from trm_jax.data.readers import DataError
 from trm_jax.data.tokenizer import end_token
 
 _log = logging.getLogger(__name__)

@@ -11,13 +11,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from trm_jax.errors import UserError, listing
+from trm_jax.data.columns import DataError, is_row
+from trm_jax.errors import listing
 from trm_jax.files import parse_object
-
-
-class DataError(UserError):
-    """A data set that cannot be trained or evaluated on; the message says where and what to do."""
-
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "tests": "test", "testing": "test"} | dict.fromkeys(
     ("held", "validation", "valid", "val", "dev", "eval", "heldout"), "validation"
@@ -29,8 +25,6 @@ DESCRIPTIONS = (  # files that stand beside rows and hold none, as datasets and 
 WRONG = "incorrect_solutions"  # the folder of OpenMathInstruct that nobody should learn from
 LONGEST_FIELD = 2**31 - 1  # characters in a field of a CSV file; Python's own limit is 131,072
 _log = logging.getLogger(__name__)
-
-CHATS = ("messages", "conversations")  # columns that hold a list of turns
 
 NumberedRow = tuple[str, Mapping[str, Any]]  # where the row is, for a message; and its columns
 
@@ -121,27 +115,37 @@ def _read_lines(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
 
 
 def _read_json(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
-    """A list of objects, alone or as the one list in an object; a list for each split; or objects a line."""
+    """A list of objects, alone or as the one list in an object; a list for each split; one object; or objects a line."""
     with _open(path) as file:
         text = _text(file.read(), str(path))
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if not _is_json(text.lstrip().partition("\n")[0]):
+            raise DataError(f"{path} is not JSON: {error}") from None
         yield from _read_lines(path, split)
         return
-    if isinstance(value, dict):
-        lists = {name: part for name, part in value.items() if _is_table(part) and name not in CHATS}
+    if isinstance(value, dict) and not is_row(value):
+        lists = {name: part for name, part in value.items() if _is_table(part)}
         splits = {SPLITS[name.casefold()]: part for name, part in lists.items() if name.casefold() in SPLITS}
-        if len(splits) > 1:
-            if split not in splits:
-                raise DataError(f"{path} holds no rows for the split {split!r}, only for {listing(splits)}")
+        if splits and split not in splits:
+            raise DataError(f"{path} holds no rows for the split {split!r}, only for {listing(splits)}")
+        if splits:
             value = splits[split]
-        elif len(lists) == 1 and any(lists.values()):
-            [value] = lists.values()
+        elif len(full := [part for part in lists.values() if part]) == 1:
+            [value] = full
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number} is not a JSON object")
         yield f"{path}, row {number}", row
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_table(part: Any) -> bool:

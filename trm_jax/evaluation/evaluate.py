@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from trm_jax.checkpoints import SavedModel
-from trm_jax.data import Row, encode_prompts
+from trm_jax.data import Row, encode_prompts, public_name
 from trm_jax.decoding import GREEDY, Completion, DecodeConfig, Sampling
 from trm_jax.errors import differences, listing
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
@@ -96,7 +96,10 @@ def evaluate(
             f"none of {len(rows)} questions fits into {longest_prompt:,} tokens: lower --max-new-tokens"
         )
     if file:
-        write_whole(file.with_suffix(".json"), json.dumps(settings | summarize(found, len(rows)), indent=2) + "\n")
+        # What others may read about the questions is known here: elsewhere a relative path looks like a name on the hub.
+        named = {"data_name": public_name(settings["data"])} if "data" in settings else {}
+        summary = settings | named | summarize(found, len(rows))
+        write_whole(file.with_suffix(".json"), json.dumps(summary, indent=2) + "\n")
     first_says()  # so that no process ends while others are at work
     return found
 

@@ -6,7 +6,6 @@ import shutil
 
 from trm_jax.checkpoints import CheckpointError, Fingerprint, SavedModel, backbone_dtype, load_backbone
 from trm_jax.conversion import TOKENIZER_FILES, copy_tokenizer, write_hugging_face, write_recursion
-from trm_jax.data import public_name
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import TRM, named_weights
 from trm_jax.publishing.card import model_card, size_in_words
@@ -36,7 +35,7 @@ def export(saved: SavedModel, output: pathlib.Path, backbone_too: bool = False) 
         base_model=model.base_model,
         trm_fingerprint=Fingerprint.of(named_weights(trm).items()),
         chat_template_sha256=template_digest(saved.tokenizer),
-        trained_on=tuple(map(public_name, saved.trained_on)),
+        trained_on=saved.trained_on,
         checkpoint=saved.label,
     )
     _require_place(output, config)

@@ -84,7 +84,8 @@ class PublishedModel(SavedModel):
 def open_checkpoint(name: str | os.PathLike, backbone: str | os.PathLike | None = None) -> SavedModel:
     """Opens a model folder, a training folder, one checkpoint of it, an exported folder, or a `user/name[@revision]`.
 
-    An exported model needs its backbone, which is looked for, in this order: in the model folder `backbone`, in the cache,
+    A run needs the model folder that it was trained on, which is `backbone` if that is given, else where the run says. An
+    exported model needs its backbone, which is looked for, in this order: in the model folder `backbone`, in the cache,
     in the exported folder, and on the hub under the name and revision that the export gives. From the latter two it is
     converted into the cache, once. Any other backbone is refused.
 
@@ -94,10 +95,7 @@ def open_checkpoint(name: str | os.PathLike, backbone: str | os.PathLike | None 
     """
     given = None if backbone is None else open_folder(backbone).model
     if (found := _find_export(name)) is None:
-        saved = SavedModel.open(name)
-        if given is not None and given.backbone_fingerprint != saved.folder.model.backbone_fingerprint:
-            raise CheckpointError(f"{name} was trained on another backbone than the one in {backbone}")
-        return saved
+        return SavedModel.open(name, given)
     export, source = found
     config = ExportConfig.read(export)
     name = str(source or export)
@@ -117,7 +115,7 @@ def load_model(
             an exported folder, or `user/name[@revision]`, an exported model on the hub.
         dtype: the type of all weights, and so of the computation; None keeps that of the stored backbone.
         use_ema: take the moving average of the recursion's weights instead of the raw ones.
-        backbone: of an exported model, the model folder that holds its backbone; see `open_checkpoint`.
+        backbone: the model folder that holds the backbone of a run or of an exported model; see `open_checkpoint`.
 
     Raises CheckpointError, WeightsError, HubError or another UserError.
 

@@ -16,13 +16,14 @@ from trm_jax.checkpoints import (
     Fingerprint,
     ModelFolder,
     RunConfig,
+    kind_of,
     load_backbone,
     read_config,
     write_config,
 )
 from trm_jax.config import DataConfig, TrainConfig, TRMConfig
-from trm_jax.data import DataError, TrainingSet
-from trm_jax.errors import UserError, differences, listing
+from trm_jax.data import DataError, TrainingSet, public_name
+from trm_jax.errors import UserError, listing
 from trm_jax.files import locked, partial_of
 from trm_jax.hardware import (
     count_weights,
@@ -187,15 +188,15 @@ def hold_run(
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: give another --output")
-    relative = {"model_relative": os.path.relpath(model.absolute(), folder.absolute())}
-    place = {"kind": "training", "model": str(model.absolute()), "init_from": init_from} | relative
-    with _held(folder, place | config.to_json()) if is_first() else contextlib.nullcontext():
+    # Where the model lies is no part of the run, which has its fingerprint: each of the two folders can have been moved.
+    place = {"model": str(model.absolute()), "model_relative": os.path.relpath(model.absolute(), folder.absolute())}
+    record = {"kind": "training", "init_from": init_from, "trained_on": list(map(public_name, config.data.sources))}
+    with _held(folder, config, place, record) if is_first() else contextlib.nullcontext():
         _require_shared(folder)
         found = read_config(folder)
         if found["kind"] != "training":
             raise CheckpointError(f"{folder} holds a model, not a run: give another --output")
-        # The absolute path of the model is not compared: both folders can have been moved together.
-        if others := differences(found, relative) + config.changes(found):
+        if others := config.changes(found):
             raise CheckpointError(
                 f"{folder} holds another run; give another --output, or the same options: {listing(others)}"
             )
@@ -203,13 +204,20 @@ def hold_run(
 
 
 @contextlib.contextmanager
-def _held(folder: pathlib.Path, values: dict[str, Any]) -> Iterator[None]:
-    """The folder, locked, and with a config.json if it was empty."""
-    lock = folder / ".lock"
+def _held(folder: pathlib.Path, config: RunConfig, place: dict[str, str], record: dict[str, Any]) -> Iterator[None]:
+    """The folder, locked. It gets a config.json if it was empty; the one of the same run learns where the model lies now."""
+    lock, path = folder / ".lock", folder / "config.json"
+    strange = [one.name for one in folder.iterdir() if one not in (lock, partial_of(path))] if folder.exists() else []
+    if strange and not path.exists():
+        raise CheckpointError(f"{folder} holds something else than a run ({listing(strange)}): give another --output")
     with locked(lock, folder):
-        is_new = all(path in (lock, partial_of(folder / "config.json")) for path in folder.iterdir())
+        is_new = not path.exists()
         if is_new:
-            write_config(folder, values)
+            write_config(folder, record | place | config.to_json())
+        elif kind_of(folder) == "training":
+            found = read_config(folder)
+            if found["model_relative"] != place["model_relative"] and not config.changes(found):
+                write_config(folder, found | place)
         try:
             yield
         except UserError:
