@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from trm_jax.errors import UserError
 from trm_jax.files import BusyError, locked, read_lines, read_object, write_whole
 
 
-def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path):
+def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path, caplog):
     """Killed, the other process cannot tidy up; the lock must go with it all the same."""
     lock = tmp_path / "folder" / ".lock"
     script = (
@@ -26,10 +27,15 @@ def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path):
         assert other.stdout.readline() == "held\n"
         with pytest.raises(BusyError, match="another process is writing to"), locked(lock, tmp_path / "run"):
             pass
-        other.send_signal(signal.SIGKILL)
+        caplog.set_level("INFO")
+        killer = threading.Timer(0.5, other.send_signal, [signal.SIGKILL])
+        killer.start()
+        with locked(lock, tmp_path / "run", wait=True):
+            assert caplog.messages == [f"waiting for another process, which is writing to {tmp_path / 'run'}"]
         other.wait()
-    with locked(lock, tmp_path / "run"):
+    with locked(lock, tmp_path / "run", wait=True):
         assert lock.exists()
+    assert len(caplog.messages) == 1
 
 
 def test_a_file_is_never_half_written(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 import filelock
 
 from trm_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 class BusyError(UserError):
@@ -20,15 +23,22 @@ class BusyError(UserError):
 def locked(lock: pathlib.Path, place: pathlib.Path, wait: bool = False) -> Iterator[None]:
     """Locks the file `lock`; the operating system frees it when this process ends, however it ends.
 
-    If another process holds the lock, raises BusyError, which names `place`, or waits for it to end if asked to `wait`.
+    If another process holds the lock, raises BusyError, which names `place`, or says so and waits, if asked to `wait`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.open("ab").close()  # a place that cannot be written must not look like one that is in use
+    held = filelock.FileLock(lock)
     try:
-        with filelock.FileLock(lock, timeout=-1 if wait else 0):
-            yield
+        held.acquire(timeout=0)
     except filelock.Timeout:
-        raise BusyError(f"another process is writing to {place}: wait for it, or give another --output") from None
+        if not wait:
+            raise BusyError(f"another process is writing to {place}: wait for it, or give another --output") from None
+        _log.info("waiting for another process, which is writing to %s", place)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def cache_folder() -> pathlib.Path:
