@@ -68,6 +68,7 @@ class Engine:
         }
         self.rows = count
         self.most_waiting = most_waiting
+        self._mesh = jax.sharding.get_mesh()  # a thread's own, which another does not have by itself
         self._changed = threading.Condition()
         self._closed, self.failure = False, None
         if warm:
@@ -151,18 +152,22 @@ class Engine:
 
     def _serve(self) -> None:
         try:
-            while self._has_work():
-                for batch in self._batches.values():
-                    batch.stop_given_up()
-                    with self._changed:
-                        batch.choose()
-                    batch.work()
+            with jax.set_mesh(self._mesh):
+                self._work()
         except BaseException as error:  # whatever it is, nobody may wait for ever
             with self._changed:
                 self.failure = error
                 for batch in self._batches.values():
                     batch.fail(EndedError(f"the engine has failed: {error}"))
             _log.exception("the engine has failed")
+
+    def _work(self) -> None:
+        while self._has_work():
+            for batch in self._batches.values():
+                batch.stop_given_up()
+                with self._changed:
+                    batch.choose()
+                batch.work()
 
     def _has_work(self) -> bool:
         """Waits for a request. False when there are none and the engine is closed."""
