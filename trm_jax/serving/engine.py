@@ -53,7 +53,7 @@ class Engine:
 
         Args:
             capacity: tokens of the longest prompt and its completion together.
-            rows: of each batch; None: as many as fit into the memory, at most 64, on a CPU 8.
+            rows: of each batch, a mesh rounds them up; None: as many as fit into the memory, at most 64, on a CPU 8.
             most_waiting: completions that may wait for a row, beside those that find a free one; more are refused.
             warm: compile at once every program that requests can need.
 
@@ -82,8 +82,8 @@ class Engine:
         parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), options=("--rows", "--max-length"))
         first, *others = (Room(model, config, **shapes, **parts) for config in configs)
         room = dataclasses.replace(first, beside=tuple(others))
-        most = MOST_ROWS_ON_CPU if wanted is None and jax.default_backend() == "cpu" else MOST_ROWS
-        return room.choose_rows(wanted, most=room.row_parts * most, samples=1)
+        most = room.row_parts * (MOST_ROWS_ON_CPU if jax.default_backend() == "cpu" else MOST_ROWS)
+        return room.choose_rows(wanted, most=wanted or most, samples=1)
 
     def __enter__(self) -> Self:
         return self
