@@ -144,6 +144,17 @@ def test_closing_finishes_what_was_taken(model, config):
     assert [tokens_of(stream)[0] for stream in streams] == generate(model, PROMPTS[:3], LIMIT)
 
 
+def test_closing_waits_no_longer_than_it_may(model, config, monkeypatch):
+    """For an engine that compiles a program, for instance."""
+    engine, goes_on, advance = Engine(model, {"trm": config}, capacity=80, rows=1), threading.Event(), Rows.advance
+    monkeypatch.setattr(Rows, "advance", lambda *arguments: goes_on.wait(60) and advance(*arguments))
+    stream = engine.submit("trm", Request(PROMPTS[0], 4))
+    assert not engine.close(0.1)
+    goes_on.set()
+    assert engine.close(60)
+    assert tokens_of(stream) == generate(model, PROMPTS[:1], 4)
+
+
 def test_a_fault_ends_all_requests_with_a_message(model, config, monkeypatch, caplog):
     engine = Engine(model, {"trm": config}, capacity=80, rows=1)
 

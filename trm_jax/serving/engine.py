@@ -143,12 +143,13 @@ class Engine:
                 stream.put(EndedError("the engine is being closed"))
                 stream.cancel()
 
-    def close(self, patience: float | None = None) -> None:
-        """Takes no more requests, and returns when those that are taken are done, or after so many seconds."""
+    def close(self, patience: float | None = None) -> bool:
+        """Takes no more requests, and waits for those that are taken, or so many seconds. Returns whether all are done."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _serve(self) -> None:
         try:
