@@ -1,6 +1,7 @@
 """An engine that completes requests: one thread makes every call of JAX, and requests come and go between its chunks."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -68,7 +69,7 @@ class Engine:
         }
         self.rows = count
         self.most_waiting = most_waiting
-        self._mesh = jax.sharding.get_mesh()  # a thread's own, which another does not have by itself
+        self._mesh = jax.sharding.get_mesh()  # that of this thread, which another does not have by itself
         self._changed = threading.Condition()
         self._closed, self.failure = False, None
         if warm:
@@ -153,7 +154,8 @@ class Engine:
 
     def _serve(self) -> None:
         try:
-            with jax.set_mesh(self._mesh):
+            # An empty mesh is another context than none: what is warm would be compiled again.
+            with contextlib.nullcontext() if self._mesh.empty else jax.set_mesh(self._mesh):
                 self._work()
         except BaseException as error:  # whatever it is, nobody may wait for ever
             with self._changed:
