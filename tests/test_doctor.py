@@ -98,6 +98,28 @@ def test_versions_that_do_not_fit(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("programs", [None, "", "there", "file/below"])
+@pytest.mark.parametrize("ours", ["there", "file/below"])
+def test_both_caches_are_looked_at_and_the_variable_in_force_is_named(monkeypatch, tmp_path, programs, ours):
+    """Compiled programs lie where JAX's own variable says, converted backbones in our folder all the same."""
+    for folder in ("programs/there", "ours/there/trm_jax/backbones"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "something").write_bytes(b"a")
+    for kind in ("programs", "ours"):
+        (tmp_path / kind / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "ours" / ours))
+    if programs is None:
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    else:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", programs and str(tmp_path / "programs" / programs))
+    found = doctor.cache()
+    variables = {"XDG_CACHE_HOME": ours, "JAX_COMPILATION_CACHE_DIR": programs}
+    bad = [name for name, place in variables.items() if place == "file/below"]
+    assert [re.search("set (\\w+) to", trouble)[1] for trouble in found.troubles] == bad
+    assert found.found.count("1 files") == (ours, programs).count("there")
+    assert ("no compiled programs are kept" in found.found) == (programs == "")
+
+
 def test_a_check_that_fails_is_named_and_the_others_go_on(monkeypatch):
     def memory():
         raise RuntimeError("odd\nmachine")

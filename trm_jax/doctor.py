@@ -165,16 +165,23 @@ def memory() -> Finding:
 
 
 def cache() -> Finding:
-    """Where compiled programs and fetched backbones are kept."""
+    """Where compiled programs, fetched backbones and hidden states are kept, by the variable that says so."""
     from trm_jax.files import cache_folder
 
-    folder = pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_folder())
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    found = f"{len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB in {folder}"
-    if not os.access(there, os.W_OK):
-        return Finding(found, (f"{folder} cannot be written: set XDG_CACHE_HOME to a folder that can",))
-    return Finding(found)
+    programs = os.environ.get("JAX_COMPILATION_CACHE_DIR")  # for them alone it takes precedence; empty, none are kept
+    folders = {"XDG_CACHE_HOME": cache_folder()}
+    if programs:
+        folders["JAX_COMPILATION_CACHE_DIR"] = pathlib.Path(programs)
+    found, troubles = [], []
+    for variable, folder in folders.items():
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        found.append(f"{len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB in {folder}")
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            troubles.append(f"{folder} cannot be written: set {variable} to a folder that can")
+    if programs == "":
+        found.append("no compiled programs are kept, as JAX_COMPILATION_CACHE_DIR is empty")
+    return Finding("; ".join(found), tuple(troubles))
 
 
 def disk() -> Finding:

@@ -42,6 +42,16 @@ def test_temperature_zero_is_greedy():
     assert draws(0.0, 1.0).tolist() == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("temperature", "top_p"), [(1.0, 1e-50), (1.0, 1e-40), (1e-38, 0.9), (1e-40, 1.0), (1e-50, 0.5)]
+)
+def test_settings_that_float32_does_not_hold_take_the_most_likely_token(temperature, top_p):
+    """And not the first one of the vocabulary, for ever."""
+    logits, one = jnp.array([[-9.0, 3.0, 2.0]]), jnp.zeros(1, jnp.int32)
+    settings = np.float32([temperature]), np.float32([top_p])
+    assert choose(logits, jnp.array([row_key(0, [1], 0)]), one, *settings, draws=True).tolist() == [1]
+
+
 def test_a_draw_depends_on_its_prompt_seed_and_sample_alone(model):
     """Not on the order of the prompts, on who shares the batch, or on when a row was free."""
     options = dict(max_new_tokens=8, temperature=1.5, eos_token_ids=[])

@@ -202,6 +202,18 @@ WRONG = [
         "messages.0.content: is no text, and no list of parts",
         "messages",
     ),
+    (
+        body(messages=[{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "b"}}]}]),
+        400,
+        "messages.0.content.0.cache_control: is not supported",
+        "messages",
+    ),
+    (
+        body(messages=[*chat("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": "b"}]}]),
+        400,
+        "messages.1.tool_calls: is not supported",
+        "messages",
+    ),
     (body(messages=[{"role": "user", "content": "\ud800"}]), 400, "half of a surrogate pair", None),
     (body(temperature=-1), 400, "temperature: ", "temperature"),
     (body(temperature="warm"), 400, "temperature: ", "temperature"),
@@ -248,6 +260,11 @@ def test_what_asks_for_nothing_is_taken(running):
     for more in (
         neutral | {"seed": None, "stop": None, "stream_options": options},
         {"response_format": {"type": "text"}},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": None}], "name": None}
+            ]
+        },
     ):
         assert post(running, body(**more)).status_code == 200
     for more in ({"frequency_penalty": False}, {"frequency_penalty": 0.5}, {"logprobs": 0}):

@@ -1,13 +1,24 @@
 """The engine: answers that are those of `generate`, whoever else is served, and no request that waits for ever."""
 
 import dataclasses
+import importlib
 import threading
 import time
 
 import pytest
 
 from tests.support.models import random_tokens, tiny_model
-from trm_jax.decoding import GenerationError, Request, Rows, Sampling, decode_config, decode_until, generate
+from trm_jax.decoding import (
+    GenerationError,
+    NoRoomError,
+    Request,
+    Room,
+    Rows,
+    Sampling,
+    decode_config,
+    decode_until,
+    generate,
+)
 from trm_jax.hardware import compilations
 from trm_jax.model import for_decoding
 from trm_jax.serving import EndedError, Engine, EngineError, FullError
@@ -116,11 +127,32 @@ def test_what_cannot_be_taken_is_an_error_of_that_request_alone(model, config, e
         full.submit("trm", Request(PROMPTS[0], 4))
 
 
+def test_as_many_rows_as_are_asked_for_or_none(model, config, monkeypatch):
+    """Also more than the 64 that there are at most where nobody asks."""
+    with Engine(model, {"trm": config}, capacity=80, rows=70) as engine:
+        assert engine.rows == 70
+    few = sum(Room(model, config, capacity=80, prompt_length=128, together=1).needed(66).values())
+    monkeypatch.setattr(importlib.import_module("trm_jax.decoding.room"), "free_memory", lambda: few)
+    with pytest.raises(NoRoomError, match=r"70 rows of 80 tokens need .* --rows 66"):
+        Engine(model, {"trm": config}, capacity=80, rows=70)
+
+
 def test_closing_finishes_what_was_taken(model, config):
     engine = Engine(model, {"trm": config}, capacity=80, rows=1)
     streams = [engine.submit("trm", Request(prompt, LIMIT)) for prompt in PROMPTS[:3]]
     engine.close()
     assert [tokens_of(stream)[0] for stream in streams] == generate(model, PROMPTS[:3], LIMIT)
+
+
+def test_closing_waits_no_longer_than_it_may(model, config, monkeypatch):
+    """For an engine that compiles a program, for instance."""
+    engine, goes_on, advance = Engine(model, {"trm": config}, capacity=80, rows=1), threading.Event(), Rows.advance
+    monkeypatch.setattr(Rows, "advance", lambda *arguments: goes_on.wait(60) and advance(*arguments))
+    stream = engine.submit("trm", Request(PROMPTS[0], 4))
+    assert not engine.close(0.1)
+    goes_on.set()
+    assert engine.close(60)
+    assert tokens_of(stream) == generate(model, PROMPTS[:1], 4)
 
 
 def test_a_fault_ends_all_requests_with_a_message(model, config, monkeypatch, caplog):

@@ -1,5 +1,6 @@
 """How a server that speaks OpenAI's interface holds up under many clients, whoever has written it."""
 
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -26,8 +27,16 @@ class Endpoint:
     key: str | None = None
 
     def connect(self) -> http.client.HTTPConnection:
-        place = urllib.parse.urlsplit(self.url)
-        return http.client.HTTPConnection(place.hostname, place.port or 80, timeout=600)
+        """A connection for `ask`, which opens it. Raises LoadError if the URL names no server."""
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        try:
+            place = urllib.parse.urlsplit(self.url)
+            kind, port = kinds[place.scheme], place.port
+            if not place.hostname:
+                raise ValueError
+            return kind(place.hostname, kind.default_port if port is None else port, timeout=600)
+        except (KeyError, ValueError, http.client.InvalidURL):
+            raise LoadError(f"{self.url} is no address of a server, such as http://127.0.0.1:8000/v1") from None
 
     def ask(self, connection: http.client.HTTPConnection, question: str, max_tokens: int) -> "Answered":
         """Asks, and reads the stream to its end. Raises LoadError."""
@@ -52,18 +61,28 @@ class Endpoint:
                     first = first or time.perf_counter() - started
                     tokens += 1
                 if event.get("usage"):
-                    tokens = event["usage"]["completion_tokens"]
-        except (OSError, http.client.HTTPException) as error:
+                    tokens = int(event["usage"]["completion_tokens"])
+            response.read()  # whatever is behind the events, so that the connection can be used again
+        except LoadError:
+            raise
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise LoadError(f"{self.url} cannot be asked: {error or type(error).__name__}") from None
+        except Exception as error:  # whatever a server makes up
+            raise LoadError(f"{self.url} sends what is no event of OpenAI's interface: {error!r}") from None
         whole = time.perf_counter() - started
         return Answered(first or whole, whole, tokens)
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict]:
+    """The events of a stream. Raises ValueError if one is no JSON, or if the stream ends too early."""
+    content = None
     for line in response:
-        content = line.decode().strip().removeprefix("data: ")
-        if content and content != "[DONE]" and content.startswith("{"):
-            yield json.loads(content)
+        if line.startswith(b"data:"):
+            content = line.decode().removeprefix("data:").strip()
+            if content != "[DONE]":
+                yield json.loads(content)
+    if content != "[DONE]":
+        raise ValueError("the stream ends without [DONE]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +123,15 @@ def measure_load(server: Endpoint, questions: Sequence[str], clients: int, max_t
     for question in questions:
         waiting.put(question)
     answers: list[Answered] = []
-    faults: list[LoadError] = []
+    faults: list[Exception] = []
 
     def work() -> None:
-        connection = server.connect()
-        while not faults:
-            try:
-                question = waiting.get_nowait()
-            except queue.Empty:
-                break
-            try:
-                answers.append(server.ask(connection, question, max_tokens))
-            except LoadError as error:
-                faults.append(error)
-        connection.close()
+        try:
+            with contextlib.closing(server.connect()) as connection, contextlib.suppress(queue.Empty):
+                while not faults:
+                    answers.append(server.ask(connection, waiting.get_nowait(), max_tokens))
+        except Exception as error:  # of whatever kind: a client that is missing would change the figures
+            faults.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(clients)]
     started = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 
 from trm_jax.data.answers import marked_span, reference_answer, stated_answer
 from trm_jax.data.columns import DataError, Row
-from trm_jax.data.tokenizer import end_token, render_chats, special_tokens
+from trm_jax.data.tokenizer import end_token, render_chats, special_tokens, without_tokens
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 SAID_AGAIN = re.compile(r"\n\s*The answer is:[^\n]*\s*$")  # MetaMath's last line
@@ -79,7 +79,7 @@ def encode_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
 def _encode_chats(tokenizer, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[list[int]]:
     system, special = {"role": "system", "content": SYSTEM_PROMPT}, special_tokens(tokenizer)
     own = [chat if chat[0]["role"] == "system" else [system, *chat] for chat in chats]
-    clean = [[{**one, "content": special.sub("", one["content"])} for one in chat] for chat in own]
+    clean = [[{**one, "content": without_tokens(one["content"], special)} for one in chat] for chat in own]
     return _token_ids(tokenizer, render_chats(tokenizer, clean, add_generation_prompt=True))
 
 
@@ -96,10 +96,12 @@ def encode_rows(rows: Sequence[Row], tokenizer, keep_annotations: bool = False) 
     Example: `encode_rows(rows, tokenizer)[0].solution_length`.
     """
     end, special = end_token(tokenizer), special_tokens(tokenizer)
-    if count := sum(special.search(row["question"] + " " + row["answer"]) is not None for row in rows):
+    if count := sum(any(token in row["question"] + " " + row["answer"] for token in special) for row in rows):
         _log.warning("special tokens stand in the texts of %d of %d rows; they are taken out", count, len(rows))
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
-    solutions = [boxed_solution(special.sub("", row["answer"]), keep_annotations) for row in rows]
+    plain = [boxed_solution(without_tokens(row["answer"], special), keep_annotations) for row in rows]
+    # Once more: an annotation, or a mark before the answer, may have stood within what is a special token without it.
+    solutions = [without_tokens(solution, special) for solution in plain]
     return [
         Example(np.array([*prompt, *solution, end], np.int32), len(prompt))
         for prompt, solution in zip(prompts, _token_ids(tokenizer, solutions), strict=True)

@@ -65,18 +65,36 @@ def end_token(tokenizer) -> int:
     message = "The answer is 7."
     chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": message}]
     _, found, behind = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(message)
-    if found and (mark := special_tokens(tokenizer).search(behind)):
-        return tokenizer.convert_tokens_to_ids(mark[0])
+    marks = [token for token in special_tokens(tokenizer) if token in behind]
+    if found and marks:
+        return tokenizer.convert_tokens_to_ids(min(marks, key=behind.index))
     if tokenizer.eos_token_id is None:
         raise TokenizerError("the chat template writes no special token behind an answer, and there is no end token")
     return tokenizer.eos_token_id
 
 
-def special_tokens(tokenizer) -> re.Pattern:
-    """Finds the tokens of a text that are marks of the chat format and no words."""
+def special_tokens(tokenizer) -> tuple[str, ...]:
+    """The tokens that are marks of the chat format and no words, the longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    longest_first = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    return tuple(sorted(filter(None, added | set(tokenizer.all_special_tokens)), key=len, reverse=True))
+
+
+def without_tokens(text: str, tokens: Sequence[str]) -> str:
+    """The text without these tokens, and without those that come together where others are taken out.
+
+    It takes a time that grows with the text alone, however deep tokens are put into each other.
+
+    Example: `without_tokens("a<|im_<|im_end|>end|>b", ["<|im_end|>"])` is `"ab"`.
+    """
+    if not any(token in text for token in tokens):
+        return text
+    kept, longest = [], max(map(len, tokens))
+    for character in text:
+        kept.append(character)
+        behind = "".join(kept[-longest:])
+        if found := next(filter(behind.endswith, tokens), None):
+            del kept[-len(found) :]
+    return "".join(kept)
 
 
 def render_chats(tokenizer, chats: Sequence[Chat], **options) -> list[str]:

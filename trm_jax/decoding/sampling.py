@@ -36,6 +36,7 @@ class Sampling:
 
 
 GREEDY = Sampling()
+LEAST = 1e-30  # of temperature and top_p in float32: without it no token would be in the nucleus, or logits be infinite
 
 
 def row_key(seed: int, prompt: Sequence[int], sample: int) -> UInt32[np.ndarray, "2"]:
@@ -60,8 +61,8 @@ def choose(
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if not draws:
         return likeliest
-    scaled = logits / jnp.where(temperatures > 0, temperatures, 1)[:, None]
-    scaled = jnp.where(_in_nucleus(scaled, top_ps), scaled, -jnp.inf)
+    scaled = logits / jnp.where(temperatures > 0, jnp.maximum(temperatures, LEAST), 1)[:, None]
+    scaled = jnp.where(_in_nucleus(scaled, jnp.maximum(top_ps, LEAST)), scaled, -jnp.inf)
 
     def draw(key, count, row):
         return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), count), row)

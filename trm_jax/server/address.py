@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 
 import uvicorn
@@ -16,7 +17,7 @@ from trm_jax.serving import Engine
 _log = logging.getLogger(__name__)
 
 PATIENCE = 30  # seconds that answers get to come to their end
-FAREWELL = 5  # seconds for telling the others that theirs will not
+FAREWELL = 5  # seconds for telling the others that theirs will not, and for the engine to come to its end
 
 
 def require_key(host: str, key: str | None) -> None:
@@ -51,23 +52,25 @@ def open_socket(host: str, port: int) -> socket.socket:
 def run(app: Starlette, listening: socket.socket, engine: Engine) -> None:
     """Serves until SIGTERM or Ctrl-C. Then what waits is refused, nobody can connect, and answers get 30 s to end.
 
-    A second signal ends them at once.
+    A second signal ends them at once. An engine that is still at work then, such as on the compilation of a program, is not
+    waited for: the process ends.
 
     Example: `run(make_app(served), open_socket("127.0.0.1", 8000), engine)`.
     """
     settings = dict(timeout_graceful_shutdown=PATIENCE + FAREWELL, access_log=False, lifespan="off", ws="none")
     server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", **settings), engine)
-    # uvicorn raises the signal once more when it has ended: this process then has an engine to close.
-    before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Of a signal that comes before uvicorn listens to them, too; it raises them once more when it has ended.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])
+        if not engine.close(FAREWELL):
+            _log.info("ending, though the engine is still at work")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # XLA crashes when the interpreter takes away the memory that it works on
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _ignore(number, frame) -> None:
-    pass
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -145,16 +145,20 @@ def parse(content: bytes, kind: type[_Request]):
     try:
         return kind.model_validate(_asked(body))
     except pydantic.ValidationError as error:
-        raise _bad_request(error.errors(include_url=False, include_input=False, include_context=False)[0]) from None
+        raise _bad_request(error.errors(include_url=False, include_input=False, include_context=False)) from None
 
 
-def _bad_request(fault: Mapping[str, Any]) -> BadRequestError:
-    """The first of pydantic's faults, for the client."""
-    where = list(fault["loc"])
-    said = "is not supported" if fault["type"] == "extra_forbidden" else fault["msg"]
-    for place, name in enumerate(where):
-        if name in ALTERNATIVES and place + 1 < len(where):  # behind it pydantic names the kind that it tried first
-            where, said = where[: place + 1], ALTERNATIVES[name]
+def _bad_request(faults: Sequence[Mapping[str, Any]]) -> BadRequestError:
+    """One of pydantic's faults, for the client: in a message the field that is not supported, which explains the others."""
+    unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
+    fault = next((fault for fault in unknown if len(fault["loc"]) > 1), faults[0])
+    where, said = list(fault["loc"]), "is not supported" if fault in unknown else fault["msg"]
+    for place, name in enumerate(where[:-1]):
+        if name in ALTERNATIVES:  # behind it pydantic names the kind that it tried
+            if fault in unknown:
+                del where[place + 1]
+            else:
+                where, said = where[: place + 1], ALTERNATIVES[name]
             break
     return BadRequestError(f"{'.'.join(map(str, where))}: {said}", str(where[0]))
 
@@ -167,9 +171,16 @@ def _asked(body: dict[str, Any]) -> dict[str, Any]:
     """The fields that ask for something. Null stands for a default everywhere."""
     asked = _without(body, NOTHING_ASKED)
     if isinstance(messages := body.get("messages"), list):
-        asked["messages"] = [_without(one, OF_MESSAGES) if isinstance(one, dict) else one for one in messages]
+        asked["messages"] = [_asked_of_message(one) if isinstance(one, dict) else one for one in messages]
     if isinstance(options := body.get("stream_options"), dict):
         asked["stream_options"] = _without(options, {})
+    return asked
+
+
+def _asked_of_message(message: dict[str, Any]) -> dict[str, Any]:
+    asked = _without(message, OF_MESSAGES)
+    if isinstance(parts := message.get("content"), list):
+        asked["content"] = [_without(part, {}) if isinstance(part, dict) else part for part in parts]
     return asked
 
 

@@ -1,6 +1,7 @@
 """An engine that completes requests: one thread makes every call of JAX, and requests come and go between its chunks."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -53,7 +54,7 @@ class Engine:
 
         Args:
             capacity: tokens of the longest prompt and its completion together.
-            rows: of each batch; None: as many as fit into the memory, at most 64, on a CPU 8.
+            rows: of each batch, a mesh rounds them up; None: as many as fit into the memory, at most 64, on a CPU 8.
             most_waiting: completions that may wait for a row, beside those that find a free one; more are refused.
             warm: compile at once every program that requests can need.
 
@@ -68,6 +69,7 @@ class Engine:
         }
         self.rows = count
         self.most_waiting = most_waiting
+        self._mesh = jax.sharding.get_mesh()  # that of this thread, which another does not have by itself
         self._changed = threading.Condition()
         self._closed, self.failure = False, None
         if warm:
@@ -81,8 +83,8 @@ class Engine:
         parts = dict(row_parts=row_parts(), tensor_parts=tensor_parts(), options=("--rows", "--max-length"))
         first, *others = (Room(model, config, **shapes, **parts) for config in configs)
         room = dataclasses.replace(first, beside=tuple(others))
-        most = MOST_ROWS_ON_CPU if wanted is None and jax.default_backend() == "cpu" else MOST_ROWS
-        return room.choose_rows(wanted, most=room.row_parts * most, samples=1)
+        most = room.row_parts * (MOST_ROWS_ON_CPU if jax.default_backend() == "cpu" else MOST_ROWS)
+        return room.choose_rows(wanted, most=wanted or most, samples=1)
 
     def __enter__(self) -> Self:
         return self
@@ -142,27 +144,33 @@ class Engine:
                 stream.put(EndedError("the engine is being closed"))
                 stream.cancel()
 
-    def close(self, patience: float | None = None) -> None:
-        """Takes no more requests, and returns when those that are taken are done, or after so many seconds."""
+    def close(self, patience: float | None = None) -> bool:
+        """Takes no more requests, and waits for those that are taken, or so many seconds. Returns whether all are done."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _serve(self) -> None:
         try:
-            while self._has_work():
-                for batch in self._batches.values():
-                    batch.stop_given_up()
-                    with self._changed:
-                        batch.choose()
-                    batch.work()
+            # An empty mesh is another context than none: what is warm would be compiled again.
+            with contextlib.nullcontext() if self._mesh.empty else jax.set_mesh(self._mesh):
+                self._work()
         except BaseException as error:  # whatever it is, nobody may wait for ever
             with self._changed:
                 self.failure = error
                 for batch in self._batches.values():
                     batch.fail(EndedError(f"the engine has failed: {error}"))
             _log.exception("the engine has failed")
+
+    def _work(self) -> None:
+        while self._has_work():
+            for batch in self._batches.values():
+                batch.stop_given_up()
+                with self._changed:
+                    batch.choose()
+                batch.work()
 
     def _has_work(self) -> bool:
         """Waits for a request. False when there are none and the engine is closed."""
