@@ -20,7 +20,7 @@ class Options(cli.ComputeOptions):
     checkpoint: str = "runs/train"
     """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     head: Literal["trm", "backbone", "both"] = "trm"
     """backbone: leave the recursion out. both: side by side; one after the other where there is no room for it."""
     max_length: int = 2048

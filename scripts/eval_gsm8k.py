@@ -14,7 +14,7 @@ class Options(cli.AnswerOptions, cli.ProcessOptions):
     """Training folder, one checkpoint below it, a model folder (its recursion untrained, unless imported), an exported
     folder, or USER/NAME[@REVISION], an exported model on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     data: str | None = None
     """Questions: gsm8k (the hub's test split), demo, a hub id, a file or folder of rows (default: as trained or gsm8k)."""
     output: pathlib.Path | None = None

@@ -18,7 +18,7 @@ class Options(cli.ComputeOptions):
     """Training folder, one checkpoint below it, a model folder (its recursion untrained, unless imported), an exported
     folder, or USER/NAME[@REVISION], an exported model on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     controls: tuple[str, ...] = ()
     """Other checkpoints on the same backbone, which are measured in the same pass."""
     data: str | None = None

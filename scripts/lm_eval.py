@@ -17,7 +17,7 @@ class Options(cli.AnswerOptions):
     checkpoint: str = "runs/train"
     """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     tasks: tuple[str, ...] = ("trm_gsm8k_chat",)
     """Names of tasks, lm-eval's or trm_gsm8k_chat and trm_gsm8k_fewshot, or task files."""
     data: str | None = None

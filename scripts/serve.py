@@ -13,7 +13,7 @@ class Options(cli.ComputeOptions):
     checkpoint: str = "runs/train"
     """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     name: str | None = None
     """What clients call the model (default: that of the checkpoint's folder, or on the hub); NAME:backbone leaves the
     recursion out."""

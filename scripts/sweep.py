@@ -24,7 +24,7 @@ class Options(cli.AnswerOptions):
     checkpoint: str = "runs/train"
     """Training folder, one checkpoint below it, a model folder, an exported folder, or USER/NAME[@REVISION] on the hub."""
     model: pathlib.Path | None = None
-    """Of an exported model: the model folder that holds its backbone (default: found by its fingerprint, or fetched)."""
+    """Model folder with the backbone, for an exported model (default: found, or fetched) or a run whose model was moved."""
     data: str = "demo"
     """Questions: gsm8k (the hub's test split), demo, a hub id, or a file or folder of rows."""
     output: pathlib.Path | None = None
