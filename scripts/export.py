@@ -11,6 +11,8 @@ from trm_jax.errors import UserError
 class Options(cli.CommonOptions):
     checkpoint: pathlib.Path = pathlib.Path("runs/train")
     """Training folder, one checkpoint below it, or a model folder with an imported recursion."""
+    model: pathlib.Path | None = None
+    """Model folder of a run whose model was moved."""
     output: pathlib.Path = pathlib.Path("runs/export")
     """Folder to write; an export of the same weights that is there is written again, its model card stays."""
     backbone_too: bool = False
@@ -22,14 +24,15 @@ class Options(cli.CommonOptions):
 
 
 def main(options: Options) -> None:
-    from trm_jax.checkpoints import SavedModel
+    from trm_jax.checkpoints import SavedModel, open_folder
     from trm_jax.publishing import export, exported_files, push, require_name
 
     if options.push is not None:
         require_name(options.push)
     elif options.public:
         raise UserError("--public goes with --push: without it nothing is uploaded")
-    print(export(SavedModel.open(options.checkpoint), options.output, options.backbone_too))
+    model = open_folder(options.model).model if options.model else None
+    print(export(SavedModel.open(options.checkpoint, model), options.output, options.backbone_too))
     if options.push is not None:
         print(f"uploaded to {push(options.output, exported_files(options.output), options.push, options.public)}")
 

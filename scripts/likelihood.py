@@ -48,6 +48,7 @@ def main(options: Options) -> None:
     model, backbone = saved.load(dtype, use_ema), saved.fingerprint()
     settings = {"measure": "nll", "data": data, "dtype": dtype, "checkpoint": saved.label, "weights": options.weights}
     settings |= {"supervision_steps": model.trm.config.supervision_steps, "fingerprint": saved.fingerprint(model)}
+    settings["prompt_digest"] = saved.prompt_digest
     controls, fingerprints = {}, []
     for name in options.controls:
         control = open_checkpoint(name, options.model)

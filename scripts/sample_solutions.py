@@ -52,7 +52,7 @@ def main(options: Options) -> None:
     max_new_tokens = options.longest(options.data)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     settings = {"data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype, **drawing}
-    settings["fingerprint"] = saved.fingerprint()
+    settings |= {"fingerprint": saved.fingerprint(), "prompt_digest": saved.prompt_digest}
     print(f"{describe_device()}, {options.samples} solutions for each of {len(rows)} questions of {options.data}")
 
     generate = functools.partial(

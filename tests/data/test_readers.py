@@ -169,6 +169,7 @@ def test_numbers_of_a_parquet_file_are_answers(tmp_path):
         ("a.parquet", b"no parquet", "no Parquet"),
         ("a.json", b"[1, 2]", "row 1"),
         ("a.json", b'[{"question"', "not JSON"),
+        ("a.json", b" \n", "has no rows"),
         ("a.json", b'[\n{"question": "a", "answer": "1"},\n]', " is not JSON: .*line 3"),
         ("a.json", b'{"question": "a", "answer": "1"}\n{"question"\n', ", line 2 is not JSON"),
         ("a.csv", b"question,answer\nonly one\n", "line 2"),
@@ -189,9 +190,12 @@ def test_a_json_file_may_hold_one_row_with_a_list(tmp_path):
     turns = [{"role": "user", "content": "Really?"}, {"role": "assistant", "content": "#### 7"}]
     (tmp_path / "b.json").write_text(json.dumps({"messages": turns}))
     (tmp_path / "c.json").write_text(json.dumps(ROWS[0] | {"alternatives": ROWS[1:], "train": ROWS[1:]}))
-    (tmp_path / "d.json").write_text(json.dumps({"data": ROWS, "errors": []}))
+    for number, beside in enumerate(({"errors": []}, {"dev": []}, {"dev": ROWS[:1]})):
+        (tmp_path / f"d{number}.json").write_text(json.dumps(beside | {"data": ROWS}))
+        assert load_rows(str(tmp_path / f"d{number}.json"), "train") == ROWS
     assert load_rows(str(tmp_path / "c.json"), "train") == [ROWS[0]]
-    assert load_rows(str(tmp_path / "d.json"), "train") == ROWS
+    with pytest.raises(DataError, match="no rows for the split 'test', only for validation"):
+        load_rows(str(tmp_path / "d2.json"), "test")
     assert load_rows(str(tmp_path / "a.json"), "train") == [ROWS[0]]
     assert load_rows(str(tmp_path / "b.json"), "train") == [{"question": "Really?", "answer": "#### 7"}]
 

@@ -132,6 +132,15 @@ def test_a_setting_that_is_not_in_use_any_more_is_another_setting(tmp_path, sett
         require_same_settings(path, {"head": "trm"})
 
 
+def test_a_digest_counts_where_it_was_recorded(tmp_path):
+    path = tmp_path / "out.jsonl"
+    evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
+    require_same_settings(path, {"head": "trm", "prompt_digest": "1"})  # of a former version, which had none
+    evaluate(ROWS[:4], Echo(), solve, tmp_path / "new.jsonl", {"head": "trm", "prompt_digest": "1"})
+    with pytest.raises(EvaluationError, match="prompt_digest '1' there, '2' now"):
+        require_same_settings(tmp_path / "new.jsonl", {"head": "trm", "prompt_digest": "2"})
+
+
 def test_each_setting_is_a_part_of_the_name():
     usual = {"data": "gsm8k", "head": "trm", "early_exit": 0.01, "control_heads": [["runs/a", "1"], ["runs/b", "2"]]}
     names = [file_name(usual)]
@@ -141,7 +150,7 @@ def test_each_setting_is_a_part_of_the_name():
     assert len(set(names)) == len(names)
     assert names[0] == "gsm8k-trm-0.01-runs_a-runs_b.jsonl"
     assert not any("/" in name for name in names)
-    assert file_name(usual) == file_name(usual | {"fingerprint": "another"})
+    assert file_name(usual) == file_name(usual | {"fingerprint": "another", "prompt_digest": "another"})
 
 
 def test_other_expected_answers_are_refused(tmp_path):

@@ -1,7 +1,6 @@
 """Our folders on disk: models and training runs, checked before they are used."""
 
 from trm_jax.checkpoints.folders import (
-    ENTRIES,
     CheckpointError,
     ModelFolder,
     RunConfig,
@@ -9,9 +8,9 @@ from trm_jax.checkpoints.folders import (
     kind_of,
     open_folder,
     read_config,
-    replacing,
     write_config,
 )
 from trm_jax.checkpoints.integrity import DamageError, Fingerprint, all_finite, require_sealed, seal
 from trm_jax.checkpoints.models import SavedModel, backbone_dtype, load_backbone, save_model, tokenizer_of
+from trm_jax.checkpoints.replace import ENTRIES, replacing
 from trm_jax.checkpoints.training import HELD_OUT_LOSS, Checkpoints, newest_sound

@@ -7,25 +7,19 @@ a model folder (convert_qwen.py)         a training folder (train.py)
   tokenizer/   Hugging Face files
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 from trm_jax.config import DataConfig, QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import HubModel, public_name, read_tokenizer
 from trm_jax.errors import UserError, differences, listing
-from trm_jax.files import locked, read_object, write_whole
+from trm_jax.files import read_object, write_whole
 
-# What a model folder consists of; all else in it stays when the model is replaced, such as evaluations. config.json is
-# the last to come and the first to go: a folder without one is no model.
-ENTRIES = ("backbone", "trm", "ema", "tokenizer", "config.json")
-LOCK, NEW, OLD = ".lock", ".converting", ".replaced"  # in a model folder, while one is written
 FORMAT = 2  # of the folders; a folder of another format is refused
 NEEDED = {  # the fields that a config.json must have
     "model": ("backbone", "fingerprint", "trm"),
@@ -121,9 +115,8 @@ class RunFolder:
     path: pathlib.Path
     model: ModelFolder
     config: RunConfig
-    trained_on: tuple[
-        str, ...
-    ]  # what others may read about the rows: names of public sets, of files only that they are
+    # What may be published about the rows: the names of public sets; of a file only that it is one.
+    trained_on: tuple[str, ...]
 
     @classmethod
     def of(cls, path: pathlib.Path, values: Mapping[str, Any], model: ModelFolder | None = None) -> Self:
@@ -132,22 +125,9 @@ class RunFolder:
         Raises CheckpointError if the model folder is gone, or holds another backbone than it did.
         """
         config = RunConfig.from_json(values)
-        # Both folders may have been moved, or one of them, or the run may be a link to another disk. No `..` stays in a
-        # path, because Orbax takes it for the parent in the name, also where the folder is a link to another.
-        beside = path / values["model_relative"]
-        places = beside.resolve(), pathlib.Path(os.path.normpath(beside)), pathlib.Path(values["model"])
-        others = []
-        for found in map(_model_at, dict.fromkeys(places)) if model is None else [model]:
-            if found and found.backbone_fingerprint == config.backbone_fingerprint:
-                names = values.get("trained_on")  # former versions did not record it
-                names = map(public_name, config.data.sources) if names is None else names
-                return cls(path, found, config, tuple(names))
-            others += [found.path] if found else []
-        if others:
-            raise CheckpointError(f"{path} was trained on another backbone than the one in {others[0]}")
-        raise CheckpointError(
-            f"{path} was trained on the model in {values['model']}, which is not there any more: say where it is (--model)"
-        )
+        names = values.get("trained_on")  # former versions did not record it
+        names = map(public_name, config.data.sources) if names is None else names
+        return cls(path, model or _model_of(path, values), config, tuple(names))
 
 
 def open_folder(path: str | os.PathLike, model: ModelFolder | None = None) -> ModelFolder | RunFolder:
@@ -160,12 +140,9 @@ def open_folder(path: str | os.PathLike, model: ModelFolder | None = None) -> Mo
     """
     path = pathlib.Path(path)
     values = read_config(path)
-    if values["kind"] == "training":
-        return RunFolder.of(path, values, model)
-    folder = ModelFolder.of(path, values)
-    if model is not None and model.backbone_fingerprint != folder.backbone_fingerprint:
-        raise CheckpointError(f"{path} has another backbone than the one in {model.path}")
-    return folder
+    if model is not None and model.backbone_fingerprint != _fingerprint(values):
+        raise CheckpointError(f"{path} is of another backbone than the one in {model.path}")
+    return RunFolder.of(path, values, model) if values["kind"] == "training" else ModelFolder.of(path, values)
 
 
 def write_config(folder: pathlib.Path, values: dict[str, Any]) -> None:
@@ -205,56 +182,6 @@ def _checked(path: pathlib.Path, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@contextlib.contextmanager
-def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder to write a model into, which takes the place of the one in `folder` if no error is raised.
-
-    What else lies in `folder` stays. It may be a link to a folder, or where a disk is mounted.
-
-    Raises CheckpointError if `folder` holds something, but no model, BusyError if another process writes it.
-
-    Example: `with replacing(folder) as new: (new / "config.json").write_text(text)`.
-    """
-    place = folder.resolve()
-    is_new = not place.exists()
-    if not is_new and not _may_hold_model(place):
-        raise CheckpointError(f"{folder} holds something else than a model: give another --output, or remove it")
-    new = place / NEW
-    with locked(place / LOCK, folder):
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        try:
-            yield new
-            _put_in_place(new, place)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            if is_new:
-                (place / LOCK).unlink()
-                place.rmdir()
-            raise
-
-
-def _may_hold_model(folder: pathlib.Path) -> bool:
-    """Whether a folder holds a model, one that was being written when the process was killed, or nothing."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()} - {LOCK}
-    return not names or NEW in names or kind_of(folder) == "model"
-
-
-def _put_in_place(new: pathlib.Path, folder: pathlib.Path) -> None:
-    """Moves what is in `new` up into its folder, and what it replaces away; only a kill in between leaves no model."""
-    old = folder / OLD
-    shutil.rmtree(old, ignore_errors=True)
-    old.mkdir()
-    for source, target, names in ((folder, old, reversed(ENTRIES)), (new, folder, ENTRIES)):
-        for name in names:
-            if (source / name).exists():
-                os.replace(source / name, target / name)
-    for left in (old, new):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 def kind_of(folder: pathlib.Path) -> str | None:
     """`model` or `training` for a folder of this package, of this format or another; None for any other place.
 
@@ -262,6 +189,39 @@ def kind_of(folder: pathlib.Path) -> str | None:
     """
     kind = _values(folder).get("kind")
     return kind if isinstance(kind, str) and kind in NEEDED else None
+
+
+def _fingerprint(values: Mapping[str, Any]) -> str:
+    """That of the backbone, of what a config.json holds."""
+    return values["fingerprint" if values["kind"] == "model" else "backbone"]
+
+
+def _model_of(run: pathlib.Path, values: Mapping[str, Any]) -> ModelFolder:
+    """The model folder of a run, by what its config.json holds. Raises CheckpointError, or another UserError.
+
+    Both folders may have been moved, or one of them, or the run may be a link to another disk.
+    """
+    beside, troubles = run.absolute() / values["model_relative"], []
+    for place in dict.fromkeys(
+        (beside.resolve(), pathlib.Path(os.path.normpath(beside)), pathlib.Path(values["model"]))
+    ):
+        try:
+            found = _model_at(place)
+        except UserError as error:  # another folder may still be the right one
+            troubles.append(error)
+            continue
+        if found and found.backbone_fingerprint == _fingerprint(values):
+            return found
+        if found:
+            troubles.append(
+                CheckpointError(f"{run} was trained on another backbone than the one that is in {place} now")
+            )
+    if troubles:
+        raise troubles[0]
+    raise CheckpointError(
+        f"{run} was trained on the model in {values['model']}, which is not there any more: move it back, or say where it "
+        "is (--model)"
+    )
 
 
 def _model_at(folder: pathlib.Path) -> ModelFolder | None:

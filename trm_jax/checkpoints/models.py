@@ -1,6 +1,7 @@
 """Saves and loads models through Orbax; `folders` describes how they lie on disk."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from trm_jax.checkpoints.folders import CheckpointError, ModelFolder, RunFolder,
 from trm_jax.checkpoints.integrity import DamageError, Fingerprint, require_sealed, seal
 from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_sound, require_same_weights
 from trm_jax.config import QwenConfig, TRMConfig
-from trm_jax.data import HubModel
+from trm_jax.data import HubModel, encode_prompts
 from trm_jax.errors import listing
 from trm_jax.hardware import placements
 from trm_jax.model import (
@@ -114,6 +115,13 @@ class SavedModel:
         return self.folder.trained_on if isinstance(self.folder, RunFolder) else ()
 
     @property
+    def prompt_digest(self) -> str:
+        """A digest of how it is asked and where its answers end; a fingerprint is of weights alone."""
+        [prompt] = encode_prompts(self.tokenizer, ["1 + 1?"])
+        said = prompt, self.folder.model.backbone_config.end_tokens
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+    @property
     def keeps_annotations(self) -> bool:
         """Whether GSM8K's calculator marks stood in the solutions that the recursion was trained on, as far as is known."""
         return isinstance(self.folder, RunFolder) and self.folder.config.data.keep_annotations
@@ -189,12 +197,12 @@ def backbone_dtype(folder: ModelFolder) -> str:
     return str(stored.dtype)
 
 
-def tokenizer_of(path: str | os.PathLike):
-    """The tokenizer that belongs to a model folder, a training folder, or one checkpoint of it.
+def tokenizer_of(path: str | os.PathLike, model: str | os.PathLike | None = None):
+    """The tokenizer that belongs to a model folder, a training folder, or one checkpoint of it, whose `model` may be named.
 
     Example: `tokenizer_of("runs/gsm8k").decode(tokens)`.
     """
-    return open_folder(_folder_of(pathlib.Path(path))).model.tokenizer
+    return open_folder(_folder_of(pathlib.Path(path)), model and open_folder(model).model).model.tokenizer
 
 
 def _folder_of(path: pathlib.Path) -> pathlib.Path:

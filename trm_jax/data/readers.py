@@ -121,19 +121,22 @@ def _read_json(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if not _is_json(text.lstrip().partition("\n")[0]):
+        first = text.lstrip().partition("\n")[0]
+        if first and not _is_json(first):
             raise DataError(f"{path} is not JSON: {error}") from None
         yield from _read_lines(path, split)
         return
     if isinstance(value, dict) and not is_row(value):
         lists = {name: part for name, part in value.items() if _is_table(part)}
         splits = {SPLITS[name.casefold()]: part for name, part in lists.items() if name.casefold() in SPLITS}
-        if splits and split not in splits:
-            raise DataError(f"{path} holds no rows for the split {split!r}, only for {listing(splits)}")
-        if splits:
+        others = [part for name, part in lists.items() if name.casefold() not in SPLITS and part]
+        full = [name for name, part in splits.items() if part]
+        if split in splits:
             value = splits[split]
-        elif len(full := [part for part in lists.values() if part]) == 1:
-            [value] = full
+        elif len(others) == 1 and (split == "train" or not full):  # what is beside a test is for training
+            [value] = others
+        elif full:
+            raise DataError(f"{path} holds no rows for the split {split!r}, only for {listing(full)}")
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number} is not a JSON object")

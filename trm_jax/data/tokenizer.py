@@ -88,12 +88,13 @@ def without_tokens(text: str, tokens: Sequence[str]) -> str:
     """
     if not any(token in text for token in tokens):
         return text
-    kept, longest = [], max(map(len, tokens))
+    kept, longest, ends = [], max(map(len, tokens)), {token[-1] for token in tokens}
     for character in text:
         kept.append(character)
-        behind = "".join(kept[-longest:])
-        if found := next(filter(behind.endswith, tokens), None):
-            del kept[-len(found) :]
+        if character in ends:
+            behind = "".join(kept[-longest:])
+            if found := next(filter(behind.endswith, tokens), None):
+                del kept[-len(found) :]
     return "".join(kept)
 
 

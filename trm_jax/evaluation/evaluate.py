@@ -28,6 +28,9 @@ from trm_jax.processes import first_says, is_first, number, of_all
 # Settings that are named only where they are in use; no figure of a summary has such a name.
 OPTIONAL = ("samples", "temperature", "top_p", "seed", "early_exit", "long_questions", "control_heads")
 
+# Settings that former versions did not record; they are no part of a file's name.
+LATER = ("prompt_digest",)
+
 _log = logging.getLogger(__name__)
 
 # Takes prompts and yields completions as they end: `generate_each` with its settings.
@@ -157,7 +160,7 @@ def by_question(completions: Iterable[Completion], samples: int) -> Iterator[tup
 
 
 def file_name(settings: dict[str, Any]) -> str:
-    """A name for the file of an evaluation, made of all its settings but the fingerprint.
+    """A name for the file of an evaluation, made of its settings, without fingerprint and digest.
 
     Example: `file_name({"data": "tasks/arrows/test.jsonl", "temperature": 0.5})` is `"arrows_test-0.5.jsonl"`.
     """
@@ -167,7 +170,7 @@ def file_name(settings: dict[str, Any]) -> str:
             words.append(_short(os.path.splitext(value)[0]))
         elif name == "control_heads":
             words += [_short(control) for control, _ in value]
-        elif name != "fingerprint":
+        elif name != "fingerprint" and name not in LATER:
             words.append(str(value))
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', '-'.join(words))}.jsonl"
 
@@ -193,7 +196,8 @@ def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
     if path.exists() and summary.exists():
         found = read_object(summary, EvaluationError)
         unused = dict.fromkeys(name for name in OPTIONAL if name in found)
-        if others := differences(found, unused | settings):
+        known = {name: value for name, value in settings.items() if name in found or name not in LATER}
+        if others := differences(found, unused | known):
             raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
 
 
@@ -215,6 +219,7 @@ def settings_of(
     Example: `settings_of(saved, model, config, "gsm8k", 512, "bfloat16", "ema")`.
     """
     settings = {"data": data, "head": config.head, "max_new_tokens": max_new_tokens, "dtype": dtype}
+    settings["prompt_digest"] = saved.prompt_digest
     if sampling.temperature > 0:
         settings |= {
             "samples": samples,

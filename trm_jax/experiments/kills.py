@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from trm_jax.checkpoints import SavedModel, newest_sound, read_config
+from trm_jax.checkpoints import SavedModel, kind_of, newest_sound, read_config
 from trm_jax.errors import UserError
 from trm_jax.evaluation import read_evaluation
 from trm_jax.training import METRICS
@@ -200,7 +200,7 @@ PHASES = {
 
 def saved_model(folder: pathlib.Path) -> int:
     """1 if a whole model is there, 0 if none is."""
-    if not folder.exists():
+    if kind_of(folder) is None:
         return 0
     SavedModel.open(folder).load()
     return 1

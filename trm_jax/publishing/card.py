@@ -140,7 +140,7 @@ def _table(rows: list[Mapping[str, Any]]) -> str:
     lines = ["| questions | model | decoding | right | accuracy [95 %] |", "|---|---|---|---|---|"]
     for row in rows:
         # Former versions recorded no public name.
-        data = row.get("data_name") or public_name(str(row["data"])) if "data" in row else "held out"
+        data = (row.get("data_name") or public_name(str(row["data"]))) if "data" in row else "held out"
         name = "backbone alone" if row["head"] == "backbone" else "backbone + TRM"
         interval = f"{100 * row['accuracy']:.1f} % [{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
         lines.append(f"| {data} | {name} | {_decoding(row)} | {row['correct']} of {row['questions']} | {interval} |")

@@ -124,13 +124,13 @@ def load_model(
     return open_checkpoint(path, backbone).load(dtype, use_ema)
 
 
-def load_tokenizer(path: str | os.PathLike):
+def load_tokenizer(path: str | os.PathLike, backbone: str | os.PathLike | None = None):
     """The tokenizer that belongs to what `load_model` takes.
 
     Example: `trm_jax.load_tokenizer("runs/gsm8k").decode(tokens)`.
     """
     if (found := _find_export(path)) is None:
-        return tokenizer_of(path)
+        return tokenizer_of(path, backbone)
     export, _ = found
     return _tokenizer(export, ExportConfig.read(export))
 

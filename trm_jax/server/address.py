@@ -59,7 +59,8 @@ def run(app: Starlette, listening: socket.socket, engine: Engine) -> None:
     """
     settings = dict(timeout_graceful_shutdown=PATIENCE + FAREWELL, access_log=False, lifespan="off", ws="none")
     server = _Server(uvicorn.Config(app, log_config=None, log_level="warning", **settings), engine)
-    # Of a signal that comes before uvicorn listens to them, too; it raises them once more when it has ended.
+    # Set before uvicorn sets its own, so that an early signal counts. It raises them once more when it has ended, which then
+    # asks for nothing new.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])

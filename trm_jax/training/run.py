@@ -216,13 +216,19 @@ def _held(folder: pathlib.Path, config: RunConfig, place: dict[str, str], record
             write_config(folder, record | place | config.to_json())
         elif kind_of(folder) == "training":
             found = read_config(folder)
-            if found["model_relative"] != place["model_relative"] and not config.changes(found):
-                write_config(folder, found | place)
+            # Hosts may have a shared disk under several names: a path that leads to a model is left as it is.
+            moved = (
+                found["model_relative"] != place["model_relative"] or kind_of(pathlib.Path(found["model"])) != "model"
+            )
+            now = {"trained_on": record["trained_on"]} | found | (place if moved else {})
+            if now != found and not config.changes(found):
+                write_config(folder, now)
         try:
             yield
         except UserError:
             if is_new and not (folder / METRICS).exists():
-                _remove(folder)
+                with contextlib.suppress(OSError):  # such as of a network disk, where the lock stays while it is held
+                    _remove(folder)
             raise
 
 
