@@ -126,7 +126,7 @@ class RunFolder:
         """
         config = RunConfig.from_json(values)
         names = values.get("trained_on")  # former versions did not record it
-        names = map(public_name, config.data.sources) if names is None else names
+        names = names if isinstance(names, list) else map(public_name, config.data.sources)
         return cls(path, model or _model_of(path, values), config, tuple(names))
 
 

@@ -96,7 +96,8 @@ def encode_rows(rows: Sequence[Row], tokenizer, keep_annotations: bool = False) 
     Example: `encode_rows(rows, tokenizer)[0].solution_length`.
     """
     end, special = end_token(tokenizer), special_tokens(tokenizer)
-    if count := sum(any(token in row["question"] + " " + row["answer"] for token in special) for row in rows):
+    texts = (row["question"] + " " + row["answer"] for row in rows)
+    if count := sum(any(token in text for token in special) for text in texts):
         _log.warning("special tokens stand in the texts of %d of %d rows; they are taken out", count, len(rows))
     prompts = encode_prompts(tokenizer, [row["question"] for row in rows])
     plain = [boxed_solution(without_tokens(row["answer"], special), keep_annotations) for row in rows]
