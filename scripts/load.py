@@ -30,8 +30,8 @@ def main(options: Options) -> None:
     from trm_jax.errors import UserError
 
     options.require(1, "requests", "max_tokens")
-    if not all(clients >= 1 for clients in options.clients):
-        raise UserError("--clients must be at least 1")
+    if not all(1 <= clients <= options.requests for clients in options.clients):
+        raise UserError(f"--clients must be at least 1, and at most as many as there are --requests ({options.requests})")
     rows = question_rows(options.data, "test", None, None)
     questions = [row["question"] for row in itertools.islice(itertools.cycle(rows), options.requests)]
     server = Endpoint(options.url.rstrip("/"), options.model, options.api_key)

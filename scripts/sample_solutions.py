@@ -24,7 +24,7 @@ class Options(cli.AnswerOptions):
     keep: int = 4
     """Different right solutions kept for each question, at most."""
     temperature: float = 0.7
-    """Of the draws."""
+    """Of the draws; 0, with --samples 1, takes the likeliest solution."""
     top_p: float = 0.8
     """Draw from the most likely tokens that together have this probability."""
     seed: int = 0
@@ -42,8 +42,11 @@ def main(options: Options) -> None:
 
     options.require(1, "samples", "keep", "limit", "max_new_tokens", "batch_size")
     options.require(0, "seed")
-    if options.temperature <= 0:
-        raise UserError("--temperature must be above zero: without it all solutions of a question are the same")
+    if options.temperature <= 0 and options.samples > 1:
+        raise UserError(
+            "with --temperature 0 all solutions of a question are the same: "
+            "give a --temperature above zero, or --samples 1 for the likeliest solution alone"
+        )
     dtype = options.prepare()
     saved = SavedModel.open(open_folder(options.model).model.path)
     drawn = samples_file(options.output)

@@ -168,6 +168,15 @@ def test_the_room_of_a_row():
     assert [padded_length(length) for length in (1, 64, 65, 100, 129, 250)] == [64, 64, 128, 128, 192, 256]
 
 
+@pytest.mark.parametrize(("dtype", "transposed"), [("float32", True), ("bfloat16", False)])
+def test_kernels_lie_as_a_cpu_reads_them_fastest(dtype, transposed):
+    model = cast(tiny_model("residual"), dtype)
+    stored = model.backbone.layers.mlp.gate.kernel[...]
+    laid_out = for_decoding(model).backbone.layers[0].mlp.gate
+    assert laid_out.transposed == transposed
+    assert (laid_out.kernel[...].T if transposed else laid_out.kernel[...]).tolist() == stored[0].tolist()
+
+
 def test_a_model_that_is_given_up_for_decoding_is_held_once():
     """Each stacked array goes as soon as it is unstacked; without the option the model stays as it was."""
     model = tiny_model("residual")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.models import random_tokens
 from trm_jax import generate
+from trm_jax.decoding import sampling
 from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
 from trm_jax.decoding.sampling import Sampling, choose, row_key
 
@@ -36,6 +37,23 @@ def test_draws_follow_the_distribution():
 def test_top_p_keeps_the_smallest_set_that_holds_it(top_p, kept):
     expected = np.where(np.arange(4) < kept, PROBABILITIES, 0)
     np.testing.assert_allclose(draws(1.0, top_p), expected / expected.sum(), atol=0.03)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 3.0, 30.0])
+def test_the_nucleus_of_a_large_vocabulary(spread):
+    """With ties, with probabilities of zero, and where all tokens are alike; it is the same as by sorting."""
+    logits = np.random.default_rng(0).normal(size=(6, 5000)).astype(np.float32).round(2) * spread
+    logits[:, ::7] = -np.inf
+    top_ps = np.array([1e-30, 0.05, 0.5, 0.8, 0.999, 1.0], np.float32)
+    found = np.asarray(sampling.in_nucleus(jnp.array(logits), jnp.array(top_ps)))
+    exact = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    exact /= exact.sum(axis=-1, keepdims=True)
+    for kept, shares, top_p in zip(found, exact, top_ps, strict=True):
+        least = shares[kept].min()
+        assert kept.tolist() == (shares >= least).tolist()
+        if top_p < 1:
+            assert shares[shares > least].sum() < top_p + 1e-5
+            assert shares[kept].sum() > top_p - 1e-5
 
 
 def test_temperature_zero_is_greedy():

@@ -296,6 +296,7 @@ CASES = [
         "sweep.py early_exit --checkpoint {run} --data {data} --max-new-tokens 9 --thresholds nan",
         "nan",
     ),
+    Case("clients without a question", "load.py --model any --requests 4 --clients 1 8", "--clients"),
     Case("prompts of no tokens", "benchmark.py decode --prompt-length 0", "--prompt-length is 0"),
     Case(
         "solutions in a summary",

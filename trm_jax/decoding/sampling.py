@@ -62,7 +62,7 @@ def choose(
     if not draws:
         return likeliest
     scaled = logits / jnp.where(temperatures > 0, jnp.maximum(temperatures, LEAST), 1)[:, None]
-    scaled = jnp.where(_in_nucleus(scaled, jnp.maximum(top_ps, LEAST)), scaled, -jnp.inf)
+    scaled = jnp.where(in_nucleus(scaled, jnp.maximum(top_ps, LEAST)), scaled, -jnp.inf)
 
     def draw(key, count, row):
         return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), count), row)
@@ -70,10 +70,22 @@ def choose(
     return jnp.where(temperatures > 0, jax.vmap(draw)(keys, counts, scaled).astype(jnp.int32), likeliest)
 
 
-def _in_nucleus(logits: Float[Array, "B V"], top_ps: Float[Array, " B"]):
-    """For each token, whether those that are more likely hold less than `top_ps`: the most likely token is always in."""
+def in_nucleus(logits: Float[Array, "B V"], top_ps: Float[Array, " B"]):
+    """For each token, whether those that are more likely hold less than `top_ps`: the most likely token is always in.
+
+    The least probability in the nucleus is found by bisection, which takes a tenth of the time of a sort (docs/log.md). Of
+    numbers from 0 to 1 the bits, read as integers, are in the same order, so that all of them are told apart in 30 halvings.
+    """
     probabilities = jax.nn.softmax(logits)
-    descending = -jnp.sort(-probabilities, axis=-1)
-    before = jnp.cumsum(descending, axis=-1) - descending
-    least = jnp.min(jnp.where(before < top_ps[:, None], descending, jnp.inf), axis=-1, keepdims=True)
-    return (probabilities >= least) | (top_ps == 1)[:, None]
+    ordered = jax.lax.bitcast_convert_type(probabilities, jnp.int32)
+
+    def halve(_, bounds):
+        below, least = bounds
+        middle = (below + least) // 2
+        more_likely = jnp.sum(jnp.where(ordered > middle[:, None], probabilities, 0), axis=-1)
+        is_in = more_likely < top_ps
+        return jnp.where(is_in, below, middle), jnp.where(is_in, middle, least)
+
+    one = jnp.full_like(top_ps, 1).view(jnp.int32)
+    _, least = jax.lax.fori_loop(0, 30, halve, (jnp.full_like(one, -1), one))
+    return (ordered >= least[:, None]) | (top_ps == 1)[:, None]

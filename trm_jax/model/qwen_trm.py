@@ -71,8 +71,8 @@ def _supervision_logits(model: QwenTRM, input_ids):
 def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = None) -> QwenTRM:
     """The same model with the backbone's layers unstacked, so that a decoding step reads them without copying them.
 
-    On a CPU the kernels are transposed too, and on a mesh with more devices for the heads than there are key/value heads,
-    these are repeated, so that each device has one.
+    On a CPU kernels in float32 are transposed too, and on a mesh with more devices for the heads than there are key/value
+    heads, these are repeated, so that each device has one.
 
     Args:
         donate: give up each of the given model's stacked arrays as soon as it is unstacked, so that only one of them is ever
@@ -96,7 +96,8 @@ def for_decoding(model: QwenTRM, donate: bool = False, platform: str | None = No
         return laid_out(model)
     if (platform or jax.default_backend()) == "cpu":
         for _, module in nnx.iter_graph(model):
-            if isinstance(module, Linear):
+            # In bfloat16 XLA:CPU would convert a transposed kernel to float32 for every token (docs/log.md).
+            if isinstance(module, Linear) and module.kernel.dtype == jnp.float32:
                 module.transpose()
     return model
 
