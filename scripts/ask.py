@@ -63,11 +63,11 @@ def main(options: Options) -> None:
         raise UserError("the question is empty")
     logging.getLogger("trm_jax").setLevel(logging.WARNING)  # an answer needs no figures of memory
     sampling = Sampling(options.temperature, options.top_p, options.seed)
+    dtype = options.prepare()  # before a backbone of the hub is converted, which starts JAX
     saved = open_checkpoint(options.checkpoint, options.model)
-    dtype = options.prepare()
     model = for_decoding(saved.load(dtype, use_ema=options.weights == "ema"), donate=True)
     most = min(options.max_length, model.backbone.config.max_length)
-    limit = options.max_new_tokens or min(512, most // 2)
+    limit = options.max_new_tokens or cli.longest_completion("", most)
     if limit >= most:
         raise UserError(f"--max-new-tokens {limit}: there are {most:,} for prompt and answer")
     settings = Settings(options.head, limit, sampling)

@@ -67,7 +67,7 @@ def main(options: Options) -> None:
         head=options.head,
         early_exit=options.early_exit,
     )
-    max_new_tokens = options.longest(data)
+    max_new_tokens = options.longest(data, model.backbone.config.max_length)
     draws = {"samples": options.samples, "sampling": Sampling(options.temperature, options.top_p, options.seed)}
     settings = settings_of(saved, model, config, data, max_new_tokens, dtype, options.weights, **draws)
     if options.too_long != "wrong":

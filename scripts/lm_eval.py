@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Literal
 
-from trm_jax import cli
+from trm_jax import cli, demo
 
 # Python puts the folder of the script first, where this file would be found in place of the package lm_eval.
 sys.path[:] = [place for place in sys.path if pathlib.Path(place).resolve() != pathlib.Path(__file__).resolve().parent]
@@ -53,7 +53,7 @@ def main(options: Options) -> None:
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     names = ("head", "supervision_steps", "kv_cache", "dtype", "weights", "batch_size", "device")
     arguments = {name: getattr(options, name) for name in names} | {"checkpoint": saved}
-    arguments["max_gen_toks"] = options.max_new_tokens or (options.longest(data) if data == "demo" else 1024)
+    arguments["max_gen_toks"] = options.max_new_tokens or (demo.DEFAULTS["max_new_tokens"] if data == "demo" else 1024)
     if options.output:  # before hours of work, not behind them
         options.output.parent.mkdir(parents=True, exist_ok=True)
     found = run_harness(

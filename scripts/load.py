@@ -31,7 +31,9 @@ def main(options: Options) -> None:
 
     options.require(1, "requests", "max_tokens")
     if not all(1 <= clients <= options.requests for clients in options.clients):
-        raise UserError(f"--clients must be at least 1, and at most as many as there are --requests ({options.requests})")
+        raise UserError(
+            f"--clients must be at least 1, and at most as many as there are --requests ({options.requests})"
+        )
     rows = question_rows(options.data, "test", None, None)
     questions = [row["question"] for row in itertools.islice(itertools.cycle(rows), options.requests)]
     server = Endpoint(options.url.rstrip("/"), options.model, options.api_key)

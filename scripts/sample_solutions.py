@@ -52,7 +52,8 @@ def main(options: Options) -> None:
     drawn = samples_file(options.output)
     model = for_decoding(saved.load(dtype), donate=True)
     rows = question_rows(options.data, "train", options.columns, options.limit)
-    max_new_tokens = options.longest(options.data)
+    most = model.backbone.config.max_length
+    max_new_tokens = options.longest(options.data, most)
     drawing = {name: getattr(options, name) for name in ("samples", "temperature", "top_p", "seed")}
     settings = {"data": options.data, "max_new_tokens": max_new_tokens, "dtype": dtype, **drawing}
     settings |= {"fingerprint": saved.fingerprint(), "prompt_digest": saved.prompt_digest}
@@ -67,9 +68,15 @@ def main(options: Options) -> None:
         samples=options.samples,
         sampling=Sampling(options.temperature, options.top_p, options.seed),
     )
-    longest = model.backbone.config.max_length - max_new_tokens
     answers = evaluate(
-        rows, saved.tokenizer, generate, drawn, settings, options.samples, label="questions", longest_prompt=longest
+        rows,
+        saved.tokenizer,
+        generate,
+        drawn,
+        settings,
+        options.samples,
+        label="questions",
+        longest_prompt=most - max_new_tokens,
     )
     print(write_solutions(options.output, answers, options.keep, settings))
 

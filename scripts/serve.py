@@ -57,9 +57,9 @@ def main(options: Options) -> None:
 
     require_key(options.host, options.api_key)
     with open_socket(options.host, options.port) as listening:
+        dtype = options.prepare()  # before a backbone of the hub is converted, which starts JAX
         saved = open_checkpoint(options.checkpoint, options.model)
         name = options.name or saved.name
-        dtype = options.prepare()
         model = for_decoding(saved.load(dtype, use_ema=options.weights == "ema"), donate=True)
         settings = {name: getattr(options, name) for name in ("supervision_steps", "kv_cache", "early_exit")}
         configs = {head: head_config(model, head, **settings) for head in ("trm", "backbone")}

@@ -64,7 +64,8 @@ def main(options: Options) -> None:
         ways = kv_caches(model, options.supervision_steps)
     else:
         ways = early_exits(model, options.thresholds, options.supervision_steps)
-    found = sweep(model, saved.tokenizer, rows, ways, options.batch_size, options.longest(options.data))
+    max_new_tokens = options.longest(options.data, model.backbone.config.max_length)
+    found = sweep(model, saved.tokenizer, rows, ways, options.batch_size, max_new_tokens)
     print(sweep_table(found))
     path = (options.output or saved.results / "sweeps") / options.over
     write_sweep(found, rows, path, LABELS[options.over])

@@ -53,7 +53,7 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
 def main(options: Options) -> None:
     from trm_jax.data import evaluation_rows, make_training_set
     from trm_jax.decoding import NoRoomError
-    from trm_jax.evaluation import compare_with_backbone
+    from trm_jax.evaluation import EvaluationError, compare_with_backbone
     from trm_jax.processes import several
     from trm_jax.training import hold_run, make_run
 
@@ -84,10 +84,10 @@ def main(options: Options) -> None:
         data = f" --data {options.eval_data}" if options.eval_data else ""
         print(f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {options.output}{data}")
     elif outcome.finished and rows:
-        longest = cli.longest_completion("demo" if usual else "")
+        longest = cli.longest_completion("demo" if usual else "", model.backbone_config.max_length)
         try:
             print(compare_with_backbone(trained(), model.tokenizer, rows, options.output, longest))
-        except NoRoomError as error:
+        except (NoRoomError, EvaluationError) as error:
             print(f"the evaluation does not fit; eval_gsm8k.py can do it with other options. {error}")
     elif outcome.finished and options.eval_limit:
         print("not evaluated: no --eval-data is given, and a test split is known of gsm8k and of demo alone")

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -126,14 +127,14 @@ class AnswerOptions(ComputeOptions):
             raise UserError("--question-column and --answer-column go together")
         return (self.question_column, self.answer_column) if self.question_column and self.answer_column else None
 
-    def longest(self, data: str) -> int:
-        """Tokens of the longest completion."""
-        return self.max_new_tokens or longest_completion(data)
+    def longest(self, data: str, most: int) -> int:
+        """Tokens of the longest completion by a backbone that reads at most so many tokens."""
+        return self.max_new_tokens or longest_completion(data, most)
 
 
-def longest_completion(data: str) -> int:
-    """The default of the longest completion, in tokens."""
-    return demo.DEFAULTS["max_new_tokens"] if data == "demo" else 512
+def longest_completion(data: str, most: int) -> int:
+    """The default of the longest completion, in tokens: half of what the backbone reads, but no more than 512."""
+    return demo.DEFAULTS["max_new_tokens"] if data == "demo" else min(512, most // 2)
 
 
 def options_of(
@@ -226,12 +227,16 @@ def _require_texts(options: Options) -> None:
 
 def _parse(options: type[Options], description: str | None, script: str) -> Options:
     errors = io.StringIO()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends as other commands do
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(options, description=description)
     except SystemExit as end:
         if end.code != BAD_INPUT:
+            sys.stdout.flush()
             raise
+    finally:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # tyro prints a box with the message, a horizontal rule and a part of the help: only the message is kept. If there is
     # no box, all of the output is the message.
     said = errors.getvalue()

@@ -117,6 +117,19 @@ def test_cards_are_found_by_name():
         find_card("v100")
 
 
+def test_micro_batches_share_one_update():
+    """A batch of four of them has four times the arithmetic, and an epoch a quarter of the updates."""
+    one, four = training(batch_size=8), training(batch_size=8, accumulation=4)
+    assert four.batch(LENGTH, ANSWER).flops == 4 * one.batch(LENGTH, ANSWER).flops
+    assert (
+        one.batch(LENGTH, ANSWER).kernels < four.batch(LENGTH, ANSWER).kernels < 4 * one.batch(LENGTH, ANSWER).kernels
+    )
+    assert one.batch(LENGTH, ANSWER).bytes < four.batch(LENGTH, ANSWER).bytes < 4 * one.batch(LENGTH, ANSWER).bytes
+    batches = [sum(plan.shapes.values()) for plan in (one, four)]
+    assert batches[1] == pytest.approx(batches[0] / 4, abs=2)
+    assert "batches of 4 x 8" in four.describe()
+
+
 def test_without_the_layers_a_training_needs_less_memory_and_a_disk():
     size, tokens = SIZES["qwen2.5-math-7b"], int(gsm8k_lengths("train").sum())
     for trm, states in ((TRMConfig.residual(), 5), (TRMConfig.mathllm(), 1)):

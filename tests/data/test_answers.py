@@ -266,6 +266,7 @@ def test_comparison(found, expected, same):
 
 def test_the_majority_is_of_numbers_not_of_spellings():
     assert majority(["7", "12", "$12.00", None]) == 1
+    assert majority(["7", "12", "12", "7", "7.0"]) == 0
     assert majority([None, None, "3"]) == 2
     assert majority([None, None]) == 0
 

@@ -23,7 +23,10 @@ def write(folder, name: str):
     """ROWS in a file of this name, in the format that it says."""
     path, kind = folder / name, name.removesuffix(".gz").rpartition(".")[2]
     if kind == "parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+        written = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), written)
+        content = written.getvalue().to_pybytes()
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     elif kind == "csv":
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["question", "answer"])
@@ -35,7 +38,10 @@ def write(folder, name: str):
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.gz", "a.csv", "a.parquet", "A.JSONL"])
+NAMES = ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.gz", "a.csv", "a.parquet", "a.parquet.gz", "A.JSONL"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_format_gives_the_same_rows(tmp_path, name):
     assert load_rows(write(tmp_path, name), "train") == ROWS
 

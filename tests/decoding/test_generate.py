@@ -147,6 +147,25 @@ def test_prompts_that_wait_for_a_free_row_get_what_they_get_alone(model, head):
     assert {10 - index: answer for index, answer in backwards.items()} == expected
 
 
+def test_a_completion_may_end_where_it_is_whole(model):
+    """Its row goes to the next prompt; what the others get stays the same."""
+    prompts = [random_tokens(3 + i, seed=i).tolist() for i in range(5)]
+    config = decode_config(model, eos_token_ids=[])
+    expected = by_prompt(generate_each(model, prompts, 80, config))
+    asked = []
+
+    def is_whole(number, tokens):
+        asked.append((number, len(tokens)))
+        return number % 2 == 1
+
+    found = by_prompt(generate_each(model, prompts, 80, config, 2, is_whole=is_whole))
+    assert sorted(found) == list(range(5))
+    for number, tokens in found.items():
+        assert tokens == expected[number][: len(tokens)]
+        assert len(tokens) <= 33 if number % 2 else len(tokens) == 80
+    assert all(length < 80 for _, length in asked)
+
+
 def by_prompt(completions) -> dict[int, list[int]]:
     return {completion.prompt: completion.tokens for completion in completions}
 

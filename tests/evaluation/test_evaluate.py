@@ -82,6 +82,16 @@ def test_an_interrupted_run_continues_where_it_stopped(tmp_path):
     assert len(records) == len(path.read_text().splitlines()) == 7
 
 
+def test_asking_fewer_questions_leaves_the_summary_of_all(tmp_path):
+    """An export publishes the summary: it must not say three of three where seven were asked."""
+    path = tmp_path / "out.jsonl"
+    evaluate(ROWS, Echo(), solve, path)
+    whole = path.with_suffix(".json").read_text()
+    assert len(evaluate(ROWS[:3], Echo(), solve, path)) == 3
+    assert path.with_suffix(".json").read_text() == whole
+    assert len(path.read_text().splitlines()) == json.loads(whole)["questions"] == 7
+
+
 def test_the_majority_of_the_samples_counts():
     """Samples come in any order; equal numbers written differently vote together, no answer has no vote."""
     texts = ["?", "\\boxed{5}", "\\boxed{1}", "\\boxed{1.0}"]
@@ -197,5 +207,13 @@ def test_a_question_that_does_not_fit_is_named_and_counted(tmp_path, caplog, too
         assert (summary["questions"], summary["correct"]) == (graded, right)
         assert summary.get("too_long" if too_long == "wrong" else "left_out") == 1
     assert "question 7 of " in caplog.text
-    with pytest.raises(EvaluationError, match="none of 7 questions fits"):
-        evaluate(rows, Echo(), solve, longest_prompt=3, too_long="left_out")
+
+
+@pytest.mark.parametrize("too_long", ["wrong", "left_out"])
+@pytest.mark.parametrize(("longest", "left"), [(3, 3), (-5, 0)])
+def test_an_evaluation_that_can_ask_nothing_is_refused(tmp_path, too_long, longest, left):
+    """Its 0 % would look as if it had been measured."""
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(EvaluationError, match=f"none of 7 questions fits into the {left} tokens"):
+        evaluate(ROWS, Echo(), solve, path, longest_prompt=longest, too_long=too_long)
+    assert not path.exists()

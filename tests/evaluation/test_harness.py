@@ -1,5 +1,6 @@
 """lm-evaluation-harness with our models: the same answers and figures as eval_gsm8k.py, the same log-likelihoods."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -101,6 +102,30 @@ def test_a_stop_string_may_straddle_tokens(harness):
         assert text == whole[: whole.index(stop)]
         straddling += len(lm.tok_encode(stop)) > 1
     assert straddling > 0
+
+
+def test_a_row_ends_soon_behind_its_stop_string(harness, monkeypatch):
+    """And not at its limit, which for a model that goes on asking questions costs ten times as much."""
+    lm, made = harness(max_gen_toks=200), []
+    module = sys.modules["trm_jax.evaluation.harness"]
+    plain = module.generate_each
+    endless = lambda model, prompts, limit, config, *others, **options: plain(  # noqa: E731
+        model, prompts, limit, dataclasses.replace(config, end_tokens=()), *others, **options
+    )
+    monkeypatch.setattr(module, "generate_each", lambda *given, **options: record(endless(*given, **options)))
+
+    def record(completions):
+        for completion in completions:
+            made.append(len(completion.tokens))
+            yield completion
+
+    context = "Question: Tom has 3 apples.\nAnswer:"
+    (whole,) = lm.generate_until([request("generate_until", context, {})])
+    stop = whole[4:8]
+    found = lm.generate_until([request("generate_until", context, {"until": [stop]})])
+    assert found == [whole[: whole.index(stop)]]
+    assert made[0] == 200
+    assert made[1] <= 8 + 32
 
 
 @pytest.mark.parametrize("head", HEADS)

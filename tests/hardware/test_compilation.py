@@ -6,8 +6,10 @@ import weakref
 
 import jax
 import numpy as np
+import pytest
 
 from trm_jax.hardware.compilation import Programs
+from trm_jax.hardware.devices import DeviceError, choose_device
 
 
 def test_one_program_a_shape_and_each_is_announced():
@@ -51,6 +53,13 @@ def test_arguments_are_let_go_before_those_of_the_next_program_are_made():
 
     Programs(jax.jit(lambda x: 2 * x)).prepare(calls())
     assert len(made) == 3
+
+
+def test_a_device_cannot_be_chosen_once_jax_has_started_on_another(monkeypatch):
+    """JAX says nothing, and would go on computing on the GPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(DeviceError, match="JAX has started on the gpu"):
+        choose_device("cpu")
 
 
 def test_a_second_start_reads_what_the_first_compiled(tmp_path):

@@ -17,7 +17,7 @@ from tests.support.world import edit_json
 from trm_jax.checkpoints import SavedModel
 from trm_jax.errors import UserError
 from trm_jax.model import named_weights
-from trm_jax.publishing import export, exported_files, push
+from trm_jax.publishing import export, exported_files, open_checkpoint, push
 
 
 def test_weights_have_the_originals_names(exported):
@@ -60,6 +60,20 @@ def evaluated(saved: SavedModel, name: str, **changes) -> None:
     summary |= {"questions": 50, "correct": 20, "accuracy": 0.4, "accuracy_low": 0.27, "accuracy_high": 0.54}
     (saved.folder.path / "evaluation").mkdir(exist_ok=True)
     (saved.folder.path / f"evaluation/{name}.json").write_text(json.dumps(summary | changes))
+
+
+def test_an_export_says_whether_calculator_marks_were_kept(a_run):
+    """Solutions are measured with them by likelihood.py, then; exports of former versions say nothing, and have none."""
+    export(SavedModel.open(a_run), a_run.parent / "without")
+    data = json.loads((a_run / "config.json").read_text())["data"]
+    edit_json(a_run / "config.json", data=data | {"keep_annotations": True})
+    export(SavedModel.open(a_run), a_run.parent / "with")
+    assert open_checkpoint(a_run.parent / "with", a_run.parent / "model").keeps_annotations
+    former = a_run.parent / "without/trm_config.json"
+    values = json.loads(former.read_text())
+    assert values.pop("keeps_annotations") is False
+    former.write_text(json.dumps(values))
+    assert not open_checkpoint(a_run.parent / "without", a_run.parent / "model").keeps_annotations
 
 
 def test_the_card_shows_evaluations_of_these_weights_alone(a_run):

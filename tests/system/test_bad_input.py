@@ -249,6 +249,7 @@ CASES = [
         lambda w: damage(w.run / "checkpoints", 2),
     ),
     Case("no checkpoint yet", EVAL, "no checkpoint yet", lambda w: shutil.rmtree(w.run / "checkpoints")),
+    Case("no question fits", EVAL.replace("48", "512"), "none of 11 questions fits into the 0 tokens"),
     Case("evaluated with another backbone", EVAL, "another backbone", another_backbone),
     Case(
         "run of another version",

@@ -190,6 +190,15 @@ def test_help_does_not_load_jax(script):
     assert "heavy: []" in done.stdout, done.stdout + done.stderr
 
 
+def test_help_into_a_closed_pipe_ends_without_a_traceback():
+    """As of `train.py --help | head`."""
+    command = [sys.executable, ROOT / "scripts/train.py", "--help"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 def test_a_run_killed_while_it_saves_ends_bit_for_bit_as_one_left_alone():
     """One kill; docs/reliability.md has the count of all phases."""
     done = run("kill_runs.py", "--phases", "saving", "--kills", 1, "--max-batches", 12)

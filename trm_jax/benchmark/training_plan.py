@@ -80,6 +80,11 @@ class TrainingPlan:
         return 1 + NUM_LEVELS if self.trm_config.context == "mix" else 1
 
     @property
+    def _rows(self) -> tuple[int, int]:
+        """The micro-batches of a batch, and the rows of each."""
+        return self.train_config.accumulation, self.train_config.batch_size
+
+    @property
     def disk(self) -> int:
         """Bytes of the hidden states on disk; rows that are padded to two lengths come once more."""
         lengths = gsm8k_lengths("train").sum(axis=1)
@@ -94,7 +99,7 @@ class TrainingPlan:
         if not len(short):
             raise UserError(f"no row of GSM8K has only {longest} tokens: raise --max-length")
         examples = random_examples(short, 8)
-        loader = Loader(examples, self.train_config.batch_size)
+        loader = Loader(examples, self.train_config.batch_size, self.train_config.accumulation)
         batches = (loader[number] for number in range(loader.batches_per_epoch))
         shapes, counts = np.unique(
             [(b.tokens.shape[-1], b.labels.shape[-1]) for b in batches], axis=0, return_counts=True
@@ -109,7 +114,7 @@ class TrainingPlan:
         return training_memory(*self._weights, self.backbone_config, self.trm_config, train, *sizes)
 
     def batch(self, length: int, answer: int) -> Work:
-        """One batch of rows of this length, with all its supervision steps.
+        """One batch of rows of this length, all its micro-batches with all their supervision steps.
 
         Traffic counts weights and the arrays of a block call once for each kernel group that cannot do without them.
         """
@@ -122,23 +127,24 @@ class TrainingPlan:
         again = tokens * 2 * MLP_RATIO * width**2
         logits = 2 * labels * width * qwen.vocab_size * (2 if trm.frozen_head else 3)
         call_bytes = size * (count_weights(block_of(self._weights[1])) + tokens * (10 + 3 * MLP_RATIO) * width)
-        kernels = TRAINING_KERNELS
-        step = Work(
+        kernels, parts = TRAINING_KERNELS, self.train_config.accumulation
+        gradients = Work(
             flops=call * (without + 3 * differentiated) + again * differentiated + logits,
-            bytes=call_bytes * (without + 3 * differentiated) + 40 * trained + 2 * size * qwen.vocab_size * width,
+            bytes=call_bytes * (without + 3 * differentiated) + 2 * size * qwen.vocab_size * width,
             kernels=kernels["without gradient"] * without
             + kernels["differentiated"] * differentiated
-            + kernels["a chunk of logits"] * -(-labels // CHUNK)
-            + kernels["a step"],
+            + kernels["a chunk of logits"] * -(-labels // CHUNK),
         )
+        update = Work(flops=0, bytes=40 * trained, kernels=kernels["a step"])
+        steps = (gradients.times(parts) + update).times(trm.supervision_steps)
         if self.cache_hidden:
-            return step.times(trm.supervision_steps)
+            return steps
         layers = Work(
             flops=qwen.num_layers * tokens * layer_flops(qwen, length / 2),
             bytes=size * qwen.num_layers * tokens * (8 * width + 3 * qwen.mlp_width) + count_bytes(self._weights[0]),
             kernels=kernels["a layer"] * qwen.num_layers,
         )
-        return layers + step.times(trm.supervision_steps)
+        return layers.times(parts) + steps
 
     def epoch(self) -> Work:
         """All batches of an epoch."""
@@ -150,7 +156,7 @@ class TrainingPlan:
         optimizer = make_optimizer(self.train_config, 1)
         backbone, trm = self._weights
         state = jax.eval_shape(functools.partial(new_state, optimizer=optimizer), trm)
-        shapes = [(1, self.train_config.batch_size, count) for count in (length, answer, answer)]
+        shapes = [(*self._rows, count) for count in (length, answer, answer)]
         batch = Batch(*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes))
         train_batch = make_train_batch(optimizer, 0.999, jnp.dtype(self.train_config.dtype))
         hidden = self._hidden(length) if self.cache_hidden else None
@@ -167,9 +173,10 @@ class TrainingPlan:
 
     def _hidden(self, length: int) -> Hidden:
         """The shapes of a batch's hidden states."""
-        shape, dtype = (self.train_config.batch_size, length, self.backbone_config.width), self.train_config.dtype
-        levels = jax.ShapeDtypeStruct((1, NUM_LEVELS, *shape), dtype) if self._states > 1 else None
-        return Hidden(jax.ShapeDtypeStruct((1, *shape), dtype), levels)
+        parts, rows = self._rows
+        shape, dtype = (rows, length, self.backbone_config.width), self.train_config.dtype
+        levels = jax.ShapeDtypeStruct((parts, NUM_LEVELS, *shape), dtype) if self._states > 1 else None
+        return Hidden(jax.ShapeDtypeStruct((parts, *shape), dtype), levels)
 
     def compile(self, link: float = NVLINK) -> str:
         """Peak memory and kernels of the longest batch, as XLA compiles it for the card.
@@ -186,7 +193,8 @@ class TrainingPlan:
         parts, usable = self._parts[0], usable_memory(self.card)[1]
         most = parts * largest(lambda rows: sum(self.memory(rows * parts).values()) <= usable, MOST_BATCH)
         rows = f"at most --batch-size {most}" if most else "not even one row fits"
-        head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {train.batch_size}"
+        several = f"{train.accumulation} x " if train.accumulation > 1 else ""
+        head = f"training, {describe_loops(self.trm_config)}, {train.dtype}, batches of {several}{train.batch_size}"
         *lines, fit = describe_plan(head, self.memory(), self.card, self.gpus)
         lines.append(f"{fit}; {rows}")
         if self.cache_hidden:

@@ -5,6 +5,7 @@ answer, the plain number counts, because it is exact and knows units, percent si
 only if at least one answer is no plain number and both are nothing but mathematics, because it passes over words.
 """
 
+import collections
 import re
 from collections.abc import Sequence
 
@@ -60,8 +61,9 @@ def majority(answers: Sequence[str | None]) -> int:
 
     Example: `majority(["5", "7", "7.0"])` is 1.
     """
-    votes = [sum(same_answer(answer, other) for other in answers) for answer in answers]
-    return votes.index(max(votes))
+    counts = collections.Counter(answers)  # each pair of texts is compared once: a comparison can be slow
+    votes = {one: sum(counts[other] for other in counts if same_answer(one, other)) for one in counts}
+    return max(range(len(answers)), key=lambda index: votes[answers[index]])
 
 
 def _words_of(answer: str) -> str:

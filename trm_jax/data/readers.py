@@ -176,7 +176,9 @@ def _read_parquet(path: pathlib.Path, split: str) -> Iterator[NumberedRow]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # A Parquet file is read from its end, so that a gzipped one is unpacked as a whole.
+        source = pyarrow.BufferReader(_open(path).read()) if path.suffix.lower() == ".gz" else path
+        with pyarrow.parquet.ParquetFile(source) as file:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1

@@ -1,6 +1,6 @@
 """Tokens from a model, prompt by prompt and row by row."""
 
-from trm_jax.decoding.generate import Completion, decode_config, generate, generate_each
+from trm_jax.decoding.generate import ASKED_EVERY, Completion, decode_config, generate, generate_each
 from trm_jax.decoding.room import MOST_ROWS, NoRoomError, Room
 from trm_jax.decoding.rows import ENDLESS, Progress, Request, Rows, require_prompts
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling

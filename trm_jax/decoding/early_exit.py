@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.model import Hidden, KeysValues, KVCache, QwenTRM, Rotation, State, project
+from trm_jax.model import Hidden, KeysValues, KVCache, QwenTRM, Rotation, State, most_likely, project
 
 
 class _Progress(NamedTuple):
@@ -49,7 +49,7 @@ def refine_until_settled(
         y, z, new = trm.refine(context, now.y, now.z, rotation, passes, cache, every_pass)
         logits = project(trm.features(hidden.last, y)[:, 0], model.head)
         settled = (step > 0) & (_divergence(logits, now.logits) < threshold)
-        settled &= jnp.argmax(logits, -1) == jnp.argmax(now.logits, -1)
+        settled &= most_likely(logits) == most_likely(now.logits)
 
         def keep(old, new, axis=0):
             """The old values in halted rows, the new ones in others; `axis` is the axis of the rows."""

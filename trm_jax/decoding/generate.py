@@ -1,16 +1,18 @@
 """Generation for any number of prompts: a row that ends makes room for the next prompt while the others go on."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from trm_jax.decoding.room import Room
-from trm_jax.decoding.rows import Request, Rows, require_prompts
+from trm_jax.decoding.rows import ENDLESS, Request, Rows, require_prompts
 from trm_jax.decoding.sampling import GREEDY, GenerationError, Sampling
 from trm_jax.decoding.shapes import CAPACITY_STEP, REFILL_SHARE, Reading, padded_length, round_up
 from trm_jax.decoding.step import DecodeConfig
 from trm_jax.hardware import row_parts, tensor_parts
 from trm_jax.model import QwenTRM, for_decoding
+
+ASKED_EVERY = 32  # tokens; less would let the device wait more often
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +95,14 @@ def generate_each(
     batch_size: int | None = None,
     samples: int = 1,
     sampling: Sampling = GREEDY,
+    is_whole: Callable[[int, Sequence[int]], bool] | None = None,
 ) -> Iterator[Completion]:
     """Yields completions as they end, `samples` for each prompt; `max_new_tokens` is one limit, or one for each prompt.
 
     A completion depends only on its prompt, the seed and the number of its sample, up to the rounding of matrix products of
     different shapes. Every prompt is read once: its samples start together. The longest prompts come first. Without a
-    `batch_size` there are as many rows as fit into the device's memory, at most 64; their memory is logged. Raises
+    `batch_size` there are as many rows as fit into the device's memory, at most 64; their memory is logged. `is_whole` is
+    asked every 32 tokens, with the number of the prompt and the tokens so far, whether a completion may end there. Raises
     GenerationError, and NoRoomError if the rows that are asked for, or even one, do not fit.
 
     Example: `for completion in generate_each(model, prompts, 512, config, batch_size=8): ...`.
@@ -120,20 +124,27 @@ def generate_each(
         for number, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     }
     return _run(
-        Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples, row_parts())), requests
+        Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples, row_parts())),
+        requests,
+        is_whole,
     )
 
 
-def _run(rows: Rows, requests: Mapping[int, Request]) -> Iterator[Completion]:
+def _run(rows: Rows, requests: Mapping[int, Request], is_whole) -> Iterator[Completion]:
     """The longest prompts first: rows of like length share a capacity, and short ones are left for the end."""
     waiting = sorted(requests, key=lambda number: -len(requests[number].prompt))
-    samples = requests[0].samples
+    samples, wanted = requests[0].samples, 0
     while waiting or len(rows.free) < len(rows):
-        count = len(rows.free) // samples
-        rows.read({number: requests[number] for number in waiting[:count]})
-        waiting = waiting[count:]
+        if len(rows.free) >= wanted:
+            count = len(rows.free) // samples
+            rows.read({number: requests[number] for number in waiting[:count]})
+            waiting = waiting[count:]
         # While prompts wait, decoding stops for a few free rows; without any, it runs until all rows are finished.
         wanted = max(samples, len(rows) // REFILL_SHARE) if waiting else len(rows)
-        for found in rows.advance(wanted):
-            if found.finished:
+        stopped = set()
+        for found in rows.advance(wanted, ENDLESS if is_whole is None else ASKED_EVERY):
+            if not found.finished and is_whole and is_whole(found.request, found.tokens):
+                stopped.add((found.request, found.sample))
+            if found.finished or (found.request, found.sample) in stopped:
                 yield Completion(found.request, found.sample, found.tokens.tolist(), found.steps.tolist())
+        rows.stop(stopped)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from trm_jax.errors import UserError
+from trm_jax.model import most_likely
 
 
 class GenerationError(UserError):
@@ -58,16 +59,26 @@ def choose(
     Otherwise it is drawn from the smallest set of tokens that holds the probability of `top_ps` at this temperature. Unless
     `draws`, all temperatures are zero, and the program has no draws in it.
     """
-    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    likeliest = most_likely(logits)
     if not draws:
         return likeliest
-    scaled = logits / jnp.where(temperatures > 0, jnp.maximum(temperatures, LEAST), 1)[:, None]
-    scaled = jnp.where(in_nucleus(scaled, jnp.maximum(top_ps, LEAST)), scaled, -jnp.inf)
+
+    def drawn():
+        scaled = logits / jnp.where(temperatures > 0, jnp.maximum(temperatures, LEAST), 1)[:, None]
+        narrowed = jnp.where(temperatures > 0, top_ps, 1)
+
+        def nucleus():
+            return jnp.where(in_nucleus(scaled, jnp.maximum(narrowed, LEAST)), scaled, -jnp.inf)
+
+        scaled = jax.lax.cond(jnp.any(narrowed < 1), nucleus, lambda: scaled)
+        tokens = jax.vmap(draw)(keys, counts, scaled).astype(jnp.int32)
+        return jnp.where(temperatures > 0, tokens, likeliest)
 
     def draw(key, count, row):
         return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), count), row)
 
-    return jnp.where(temperatures > 0, jax.vmap(draw)(keys, counts, scaled).astype(jnp.int32), likeliest)
+    # Noise and nucleus take longer than the most likely token, so they are left out where no row asks for them.
+    return jax.lax.cond(jnp.any(temperatures > 0), drawn, lambda: likeliest)
 
 
 def in_nucleus(logits: Float[Array, "B V"], top_ps: Float[Array, " B"]):

@@ -229,8 +229,9 @@ def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeSta
         settings = config.supervision_steps, config.recursions, config.early_exit, state.finished
         logits, trm_new, steps = refine_until_settled(model, hidden, rotation, state.trm, *settings)
 
-    tokens = sampling.choose(logits, state.keys, state.counts, state.temperatures, state.top_ps, config.draws)
     going = ~state.finished
+    temperatures = jnp.where(going, state.temperatures, 0)
+    tokens = sampling.choose(logits, state.keys, state.counts, temperatures, state.top_ps, config.draws)
     counts = state.counts + going
     places = jnp.where(going, state.counts, state.tokens.shape[1])  # of finished rows: beyond the last, hence dropped
     # Row by row, for which no device needs the rows of another.

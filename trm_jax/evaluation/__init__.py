@@ -15,7 +15,7 @@ from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, sett
 from trm_jax.evaluation.likelihood import score_solutions, score_tokens
 from trm_jax.evaluation.plots import error_bars
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
-from trm_jax.evaluation.records import GradedAnswer, GradedText
+from trm_jax.evaluation.records import EvaluationError, GradedAnswer, GradedText
 from trm_jax.evaluation.run_harness import run_harness
 from trm_jax.evaluation.solution_loss import (
     SolutionLoss,

@@ -54,7 +54,7 @@ def evaluate(
         rows: each with a `question` and, as `answer`, the worked solution with its `####` line or box.
         generate: gives `samples` completions to each prompt; the answer that most of them end in is graded.
         output: a file (.jsonl) that gets a line a question, as they are answered; lines that it holds already are kept. The
-            summary is written beside it.
+            summary is written beside it, unless the file answers more questions than these.
         settings: of this evaluation, for the summary; a file with other settings is refused.
         label: of the progress bar; without a label there is no bar.
         longest_prompt: tokens of the longest question that is asked, instruction and chat format included; longer ones are
@@ -63,8 +63,8 @@ def evaluate(
     Of several processes that have joined each answers a share of the questions. Process 0 gets all answers, the others have
     only their own.
 
-    Returns the answers in the order of `rows`. Raises EvaluationError if the file is of another evaluation, BusyError if
-    another process writes it.
+    Returns the answers in the order of `rows`. Raises EvaluationError if the file is of another evaluation or no question
+    fits, BusyError if another process writes the file.
 
     Example: `summarize(evaluate(rows, tokenizer, functools.partial(generate_each, model, ...), path, settings))`.
     """
@@ -84,6 +84,11 @@ def evaluate(
         todo = [index for index in range(len(rows)) if index not in answered]
         prompts = dict(zip(todo, encode_prompts(tokenizer, [rows[index]["question"] for index in todo]), strict=True))
         over = [index for index in todo if longest_prompt is not None and len(prompts[index]) > longest_prompt]
+        if len(over) == len(rows):
+            raise EvaluationError(
+                f"none of {len(rows)} questions fits into the {max(0, longest_prompt):,} tokens that are left for a prompt: "
+                "lower --max-new-tokens"
+            )
         if over:
             _say_too_long(over, prompts, longest_prompt, too_long)
         for index in over:
@@ -94,11 +99,7 @@ def evaluate(
         for answer in tqdm(answers, label, len(prompts), unit="question", disable=label is None or not is_first()):
             keep(answer)
     found = [done[index] for index in range(len(rows)) if index in done]
-    if not found and is_first():
-        raise EvaluationError(
-            f"none of {len(rows)} questions fits into {longest_prompt:,} tokens: lower --max-new-tokens"
-        )
-    if file:
+    if file and all(index < len(rows) for index in done):  # else it is of more questions, and so is its summary
         # What others may read about the questions is known here: elsewhere a relative path looks like a name on the hub.
         named = {"data_name": public_name(settings["data"])} if "data" in settings else {}
         summary = settings | named | summarize(found, len(rows))

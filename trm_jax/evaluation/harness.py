@@ -1,7 +1,7 @@
 """A model for lm-evaluation-harness. This file can be imported only where lm_eval is; `run_harness` imports it by itself."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from lm_eval.api.model import TemplateLM
@@ -9,7 +9,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from trm_jax.checkpoints import SavedModel
 from trm_jax.data import end_token, render_chats
-from trm_jax.decoding import GREEDY, Sampling, decode_config, generate_each
+from trm_jax.decoding import ASKED_EVERY, GREEDY, Sampling, decode_config, generate_each
 from trm_jax.evaluation.likelihood import score_tokens
 from trm_jax.evaluation.records import EvaluationError
 from trm_jax.hardware import choose_device
@@ -106,15 +106,26 @@ class TRMHarness(TemplateLM):
             members.sort()  # batches are made in the order of the prompts
             config = decode_config(self._model, **self._choices, eos_token_ids=settings.end_tokens)
             prompts = [prompt for prompt, _ in members]
-            for completion in generate_each(
-                self._model, prompts, settings.limit, config, self._batch_size, sampling=settings.sampling
-            ):
+            stops = [stop_strings(requests[index].args[1]) for _, index in members]
+            options = {"sampling": settings.sampling, "is_whole": self._stop_test(stops)}
+            for completion in generate_each(self._model, prompts, settings.limit, config, self._batch_size, **options):
                 index = members[completion.prompt][1]
                 context, wishes = requests[index].args
                 text = self.tokenizer.decode(completion.tokens, skip_special_tokens=True)
                 texts[index] = cut(text, stop_strings(wishes))
                 self.cache_hook.add_partial("generate_until", (context, wishes), texts[index])
         return texts
+
+    def _stop_test(self, stops: Sequence[Sequence[str]]) -> Callable[[int, Sequence[int]], bool] | None:
+        """Whether the newest tokens of a prompt's completion hold one of the prompt's stop strings, of whatever tokens."""
+        # What was asked before need not be looked at again, but a string may have begun in it: a token has at least a byte.
+        reach = ASKED_EVERY + max((len(stop.encode()) for each in stops for stop in each), default=0)
+
+        def holds_stop(number: int, tokens: Sequence[int]) -> bool:
+            text = self.tokenizer.decode(tokens[-reach:], skip_special_tokens=True)
+            return any(stop in text for stop in stops[number])
+
+        return holds_stop if any(stops) else None
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text, in windows of the backbone's length where it is longer."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from trm_jax.data import NO_LABEL, Bucket, Example, pad_batch
 from trm_jax.decoding import pad_prompts, padded_length, round_up
 from trm_jax.hardware import put_rows, row_parts
-from trm_jax.model import TRM, Qwen, QwenTRM, project
+from trm_jax.model import TRM, Qwen, QwenTRM, most_likely, project
 
 CHUNK = 16  # positions whose logits exist at a time; every padded length is a multiple of it
 ROWS = 8  # of a batch whose size is not given
@@ -134,7 +134,7 @@ def _of_tokens(
         features, following = chunk
         logits = project(features, output_head)
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), following[..., None], axis=-1)[..., 0]
-        return chosen, jnp.argmax(logits, axis=-1) == following
+        return chosen, most_likely(logits) == following
 
     # The logits of whole texts would be gigabytes: a vocabulary has 152,000 tokens.
     return jax.tree.map(_joined, jax.lax.map(of_chunk, jax.tree.map(_in_chunks, (features, following))))

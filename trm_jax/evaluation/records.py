@@ -120,7 +120,9 @@ def read_answers(path: pathlib.Path) -> Iterator[tuple[str, GradedAnswer]]:
 
 
 def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, GradedAnswer]:
-    """The answers that a file holds to these rows, by index; a last line cut short by a kill is removed from the file.
+    """The answers that a file holds to these rows and to others behind them, by index.
+
+    A last line cut short by a kill is removed from the file.
 
     Raises EvaluationError, naming the line.
     """
@@ -133,7 +135,7 @@ def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, Graded
             row = rows[answer.index]
             if (answer.question, answer.expected) != (row["question"], reference_answer(row["answer"])):
                 raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
-            found[answer.index] = answer
+        found[answer.index] = answer
     return found
 
 

@@ -69,7 +69,8 @@ def measure_solutions(
 ) -> list[SolutionLoss]:
     """Measures each row's solution, as it is tokenised for training, and writes a line a question to `output`.
 
-    Lines that the file holds already are kept; a file with other `settings` is refused. The summary is written beside it.
+    Lines that the file holds already are kept; a file with other `settings` is refused. The summary is written beside it,
+    unless the file is of more questions than these.
     Returns the losses in the order of `rows`. Raises EvaluationError, also where no row fits into the backbone's length, or
     a loss is not finite.
 
@@ -96,7 +97,8 @@ def measure_solutions(
             append(output, dataclasses.asdict(done[index]), settings)
         found = [done[index] for index in fits]
         summary = summarize_losses(found) | {"left_out": len(rows) - len(found)}
-        write_whole(output.with_suffix(".json"), json.dumps(settings | summary, indent=2) + "\n")
+        if all(index < len(rows) for index in done):  # else the file is of more questions, and so is its summary
+            write_whole(output.with_suffix(".json"), json.dumps(settings | summary, indent=2) + "\n")
     return found
 
 
@@ -104,9 +106,10 @@ def _read_done(path: pathlib.Path, rows: Sequence[Row], examples: Sequence[Examp
     if not path.exists():
         return {}
     remove_cut_line(path)
-    found = {loss.index: loss for loss in _read(path) if loss.index < len(rows)}
-    for index, loss in found.items():
-        if (loss.question, loss.solution_tokens) != (rows[index]["question"], examples[index].solution_length):
+    found = {loss.index: loss for loss in _read(path)}
+    for index, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        own = row["question"], example.solution_length
+        if index in found and (found[index].question, found[index].solution_tokens) != own:
             raise EvaluationError(f"{path} is of other questions or solutions: give another --output, or remove it")
     return found
 

@@ -14,8 +14,9 @@ class DeviceError(UserError):
 def choose_device(name: str = "auto", dtype: str | None = None) -> str:
     """Makes JAX use `cpu`, `cuda` or, for `auto`, what it finds, and keep compiled programs on disk.
 
-    Returns the type to compute in: `dtype` if it is given, else bfloat16, but float32 on a CPU, which is no faster in
-    bfloat16. Raises DeviceError if `cuda` is not there, or if `auto` would use the CPU of a machine that has an NVIDIA GPU.
+    Returns the type to compute in: `dtype` if it is given, else bfloat16, but float32 on a CPU, which before
+    jax 0.12 is no faster in bfloat16. Raises DeviceError if `cuda` is not there, if JAX has started on a GPU before `cpu` is
+    chosen, or if `auto` would use the CPU of a machine that has an NVIDIA GPU.
 
     Example: `dtype = choose_device("cuda")`.
     """
@@ -25,6 +26,8 @@ def choose_device(name: str = "auto", dtype: str | None = None) -> str:
     if name == "cpu":
         jax.config.update("jax_platforms", "cpu")
     backend = jax.default_backend()
+    if name == "cpu" and backend != "cpu":
+        raise DeviceError(f"--device cpu, but JAX has started on the {backend}: the device must be chosen before")
     if name == "cuda" and backend != "gpu":
         raise DeviceError(f"--device cuda, but JAX sees only the {backend}.\n{_cuda_advice()}")
     if name == "auto" and backend == "cpu" and has_nvidia_gpu():

@@ -37,6 +37,7 @@ def export(saved: SavedModel, output: pathlib.Path, backbone_too: bool = False) 
         chat_template_sha256=template_digest(saved.tokenizer),
         trained_on=saved.trained_on,
         checkpoint=saved.label,
+        keeps_annotations=saved.keeps_annotations,
     )
     _require_place(output, config)
     with locked(lock_beside(output), output):

@@ -30,6 +30,7 @@ class ExportConfig:
     chat_template_sha256: str
     trained_on: tuple[str, ...]  # names of public sets; of others only that there are some
     checkpoint: str  # the number of batches that it was trained for, or `imported`
+    keeps_annotations: bool = False  # whether the solutions had GSM8K's calculator marks; former versions did not say
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes it into an exported folder."""
@@ -46,6 +47,7 @@ class ExportConfig:
                 f"{path} is of format {values.get('format')!r:.80}, this version of trm_jax reads format {FORMAT}: "
                 "export the model again, or use the version that wrote it"
             )
+        values.setdefault("keeps_annotations", False)
         if missing := [field.name for field in dataclasses.fields(cls) if field.name not in values]:
             raise CheckpointError(f"{path} is not whole: it lacks {listing(missing)}")
         if wrong := [name for name in TEXTS if not isinstance(values[name], str)]:
@@ -63,6 +65,7 @@ class ExportConfig:
             backbone=QwenConfig.from_json(values["backbone"]),
             base_model=HubModel.from_json(values["base_model"]),
             trained_on=tuple(sets),
+            keeps_annotations=values["keeps_annotations"] is True,
         )
 
     def require_backbone(self, folder: ModelFolder, name: str) -> None:

@@ -55,6 +55,10 @@ class PublishedModel(SavedModel):
         return self.config.trained_on
 
     @property
+    def keeps_annotations(self) -> bool:
+        return self.config.keeps_annotations
+
+    @property
     def path(self) -> pathlib.Path:
         return self.export
 

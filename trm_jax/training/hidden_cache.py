@@ -150,11 +150,12 @@ class HiddenCache:
         rows, bucket = loader.rows(number)
         found = {}
         for kind, count in self.kinds.items():
-            shape = (*loader.shape, bucket.length, count, self.width)
-            states = np.zeros((shape[0] * shape[1], *shape[2:]), jnp.dtype(self.dtype))
+            parts, size = loader.shape
+            states = np.zeros((parts, count, size, bucket.length, self.width), jnp.dtype(self.dtype))
             for slot, row in enumerate(rows):
-                states[slot, : len(row.tokens)] = self._there[kind][_entry(row, bucket.length)]
-            found[kind] = np.moveaxis(states.reshape(shape), 3, 1)
+                there = self._there[kind][_entry(row, bucket.length)]
+                states[slot // size, :, slot % size, : len(there)] = np.swapaxes(there, 0, 1)
+            found[kind] = states
         return put_hidden(Hidden(found["last"][:, 0], found.get("levels")))
 
     @functools.cached_property

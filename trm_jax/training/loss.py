@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from trm_jax.data import NO_LABEL
-from trm_jax.model import project
+from trm_jax.model import most_likely, project
 
 CHUNK = 256  # tokens whose logits exist at the same time
 
@@ -65,7 +65,7 @@ def _scan_chunks(features, head, labels, *, differentiate: bool = False, train_h
         labelled = label != NO_LABEL
         normalizer = jax.nn.logsumexp(logits, axis=-1)
         at_label = jnp.take_along_axis(logits, jnp.maximum(label, 0)[:, None], axis=-1)[:, 0]
-        correct = labelled & (jnp.argmax(logits, axis=-1) == label)
+        correct = labelled & (most_likely(logits) == label)
         total = TokenLoss(total.loss + jnp.sum(labelled * (normalizer - at_label)), total.correct + jnp.sum(correct))
         if not differentiate:
             return (total, d_head), None
