@@ -47,6 +47,7 @@ def main(options: Options) -> None:
             "with --temperature 0 all solutions of a question are the same: "
             "give a --temperature above zero, or --samples 1 for the likeliest solution alone"
         )
+    sampling = Sampling(options.temperature, options.top_p, options.seed)
     dtype = options.prepare()
     saved = SavedModel.open(open_folder(options.model).model.path)
     drawn = samples_file(options.output)
@@ -66,7 +67,7 @@ def main(options: Options) -> None:
         batch_size=options.batch_size,
         max_new_tokens=max_new_tokens,
         samples=options.samples,
-        sampling=Sampling(options.temperature, options.top_p, options.seed),
+        sampling=sampling,
     )
     answers = evaluate(
         rows,

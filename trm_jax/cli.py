@@ -113,7 +113,7 @@ class AnswerOptions(ComputeOptions):
     batch_size: int | None = None
     """Rows generated together (default: as many as fit into the memory, at most 64)."""
     max_new_tokens: int | None = None
-    """Tokens of the longest completion (default 512; demo 48)."""
+    """Tokens of the longest completion (default 512, or half of what the backbone reads; demo 48)."""
 
     question_column: str | None = None
     """Column of the question, where its name is not recognised."""
@@ -227,7 +227,7 @@ def _require_texts(options: Options) -> None:
 
 def _parse(options: type[Options], description: str | None, script: str) -> Options:
     errors = io.StringIO()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends as other commands do
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends as other commands do
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(options, description=description)
@@ -236,7 +236,7 @@ def _parse(options: type[Options], description: str | None, script: str) -> Opti
             sys.stdout.flush()
             raise
     finally:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, before)
     # tyro prints a box with the message, a horizontal rule and a part of the help: only the message is kept. If there is
     # no box, all of the output is the message.
     said = errors.getvalue()

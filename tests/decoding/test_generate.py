@@ -164,6 +164,9 @@ def test_a_completion_may_end_where_it_is_whole(model):
         assert tokens == expected[number][: len(tokens)]
         assert len(tokens) <= 33 if number % 2 else len(tokens) == 80
     assert all(length < 80 for _, length in asked)
+    several = generate_each(model, prompts, 80, config, 4, samples=2, is_whole=is_whole)
+    lengths = sorted((completion.prompt, len(completion.tokens) < 80) for completion in several)
+    assert lengths == [(number, number % 2 == 1) for number in range(5) for _ in range(2)]
 
 
 def by_prompt(completions) -> dict[int, list[int]]:
@@ -191,7 +194,7 @@ def test_the_room_of_a_row():
 def test_kernels_lie_as_a_cpu_reads_them_fastest(dtype, transposed):
     model = cast(tiny_model("residual"), dtype)
     stored = model.backbone.layers.mlp.gate.kernel[...]
-    laid_out = for_decoding(model).backbone.layers[0].mlp.gate
+    laid_out = for_decoding(model, platform="cpu").backbone.layers[0].mlp.gate
     assert laid_out.transposed == transposed
     assert (laid_out.kernel[...].T if transposed else laid_out.kernel[...]).tolist() == stored[0].tolist()
 

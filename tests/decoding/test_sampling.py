@@ -2,6 +2,7 @@
 
 import importlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from trm_jax import generate
 from trm_jax.decoding import sampling
 from trm_jax.decoding.generate import GenerationError, decode_config, generate_each
 from trm_jax.decoding.sampling import Sampling, choose, row_key
+from trm_jax.model import most_likely
 
 PROBABILITIES = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
 PROMPTS = [random_tokens(length, seed=length).tolist() for length in (4, 9, 6)]
@@ -54,6 +56,17 @@ def test_the_nucleus_of_a_large_vocabulary(spread):
         if top_p < 1:
             assert shares[shares > least].sum() < top_p + 1e-5
             assert shares[kept].sum() > top_p - 1e-5
+
+
+@pytest.mark.parametrize("vocab_size", [5, 384, 400])
+def test_the_most_likely_token_is_the_first_of_those_that_are_equal(vocab_size):
+    """Within a block of the vocabulary, from one block to the next, and where all are alike."""
+    logits = np.random.default_rng(0).integers(0, 4, (200, vocab_size)).astype(np.float32)
+    logits[0] = 0
+    logits[1, -1] = 9
+    found = jax.jit(most_likely)(logits)
+    assert found.tolist() == np.argmax(logits, axis=-1).tolist()
+    assert most_likely(jnp.array(logits[:6].reshape(2, 3, -1))).tolist() == np.reshape(found[:6], (2, 3)).tolist()
 
 
 def test_temperature_zero_is_greedy():

@@ -92,6 +92,22 @@ def test_asking_fewer_questions_leaves_the_summary_of_all(tmp_path):
     assert len(path.read_text().splitlines()) == json.loads(whole)["questions"] == 7
 
 
+def test_fewer_questions_have_a_summary_where_that_of_all_is_not_written_yet(tmp_path):
+    """The longest questions are answered first, so that those of an interrupted evaluation can lie anywhere."""
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(ROWS, Echo(), lambda prompts: interrupted(list(solve(prompts))[::-1][:2]), path)
+    evaluate(ROWS[:3], Echo(), solve, path)
+    assert json.loads(path.with_suffix(".json").read_text())["questions"] == 3
+    evaluate(ROWS, Echo(), solve, path)
+    assert json.loads(path.with_suffix(".json").read_text())["questions"] == 7
+
+
+def interrupted(completions):
+    yield from completions
+    raise KeyboardInterrupt
+
+
 def test_the_majority_of_the_samples_counts():
     """Samples come in any order; equal numbers written differently vote together, no answer has no vote."""
     texts = ["?", "\\boxed{5}", "\\boxed{1}", "\\boxed{1.0}"]

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -197,6 +198,7 @@ def test_help_into_a_closed_pipe_ends_without_a_traceback():
     with subprocess.Popen(command, **pipes, text=True, cwd=ROOT) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGPIPE
 
 
 def test_a_run_killed_while_it_saves_ends_bit_for_bit_as_one_left_alone():

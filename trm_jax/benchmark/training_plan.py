@@ -130,7 +130,9 @@ class TrainingPlan:
         kernels, parts = TRAINING_KERNELS, self.train_config.accumulation
         gradients = Work(
             flops=call * (without + 3 * differentiated) + again * differentiated + logits,
-            bytes=call_bytes * (without + 3 * differentiated) + 2 * size * qwen.vocab_size * width,
+            bytes=call_bytes * (without + 3 * differentiated)
+            + 2 * size * qwen.vocab_size * width
+            + (12 * trained if parts > 1 else 0),  # added to those of the micro-batches before
             kernels=kernels["without gradient"] * without
             + kernels["differentiated"] * differentiated
             + kernels["a chunk of logits"] * -(-labels // CHUNK),

@@ -13,6 +13,7 @@ from trm_jax.hardware import row_parts, tensor_parts
 from trm_jax.model import QwenTRM, for_decoding
 
 ASKED_EVERY = 32  # tokens; less would let the device wait more often
+IsWhole = Callable[[int, Sequence[int]], bool]  # of the number of a prompt, and its completion's tokens so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def generate_each(
     batch_size: int | None = None,
     samples: int = 1,
     sampling: Sampling = GREEDY,
-    is_whole: Callable[[int, Sequence[int]], bool] | None = None,
+    is_whole: IsWhole | None = None,
 ) -> Iterator[Completion]:
     """Yields completions as they end, `samples` for each prompt; `max_new_tokens` is one limit, or one for each prompt.
 
@@ -130,7 +131,7 @@ def generate_each(
     )
 
 
-def _run(rows: Rows, requests: Mapping[int, Request], is_whole) -> Iterator[Completion]:
+def _run(rows: Rows, requests: Mapping[int, Request], is_whole: IsWhole | None) -> Iterator[Completion]:
     """The longest prompts first: rows of like length share a capacity, and short ones are left for the end."""
     waiting = sorted(requests, key=lambda number: -len(requests[number].prompt))
     samples, wanted = requests[0].samples, 0

@@ -26,7 +26,8 @@ def compare_with_backbone(
     """Grades the backbone alone and backbone + TRM on the same questions. The model is given up, see `for_decoding`.
 
     Returns a text with a few completions and a table; the figures are written to `folder/comparison.json`. Raises
-    NoRoomError, before anything is graded, if not even one row of backbone + TRM fits into the device's memory.
+    NoRoomError, before anything is graded, if not even one row of backbone + TRM fits into the device's memory, and
+    EvaluationError if no question fits into the backbone's length.
 
     Example: `print(compare_with_backbone(model, tokenizer, rows, folder, max_new_tokens=512))`.
     """

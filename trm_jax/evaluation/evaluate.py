@@ -19,7 +19,7 @@ from trm_jax.data import Row, encode_prompts, public_name
 from trm_jax.decoding import GREEDY, Completion, DecodeConfig, Sampling
 from trm_jax.errors import differences, listing
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
-from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers_to
+from trm_jax.evaluation.records import EvaluationError, GradedAnswer, is_summary_of_more, read_answers_to
 from trm_jax.evaluation.statistics import accuracy
 from trm_jax.files import lock_beside, locked, read_object, write_whole
 from trm_jax.model import QwenTRM
@@ -54,7 +54,7 @@ def evaluate(
         rows: each with a `question` and, as `answer`, the worked solution with its `####` line or box.
         generate: gives `samples` completions to each prompt; the answer that most of them end in is graded.
         output: a file (.jsonl) that gets a line a question, as they are answered; lines that it holds already are kept. The
-            summary is written beside it, unless the file answers more questions than these.
+            summary is written beside it, unless there is one of more questions already.
         settings: of this evaluation, for the summary; a file with other settings is refused.
         label: of the progress bar; without a label there is no bar.
         longest_prompt: tokens of the longest question that is asked, instruction and chat format included; longer ones are
@@ -84,7 +84,7 @@ def evaluate(
         todo = [index for index in range(len(rows)) if index not in answered]
         prompts = dict(zip(todo, encode_prompts(tokenizer, [rows[index]["question"] for index in todo]), strict=True))
         over = [index for index in todo if longest_prompt is not None and len(prompts[index]) > longest_prompt]
-        if len(over) == len(rows):
+        if over and len(over) == len(rows):
             raise EvaluationError(
                 f"none of {len(rows)} questions fits into the {max(0, longest_prompt):,} tokens that are left for a prompt: "
                 "lower --max-new-tokens"
@@ -99,7 +99,7 @@ def evaluate(
         for answer in tqdm(answers, label, len(prompts), unit="question", disable=label is None or not is_first()):
             keep(answer)
     found = [done[index] for index in range(len(rows)) if index in done]
-    if file and all(index < len(rows) for index in done):  # else it is of more questions, and so is its summary
+    if file and not is_summary_of_more(file, done, len(rows), len(found)):
         # What others may read about the questions is known here: elsewhere a relative path looks like a name on the hub.
         named = {"data_name": public_name(settings["data"])} if "data" in settings else {}
         summary = settings | named | summarize(found, len(rows))

@@ -106,7 +106,7 @@ class TRMHarness(TemplateLM):
             members.sort()  # batches are made in the order of the prompts
             config = decode_config(self._model, **self._choices, eos_token_ids=settings.end_tokens)
             prompts = [prompt for prompt, _ in members]
-            stops = [stop_strings(requests[index].args[1]) for _, index in members]
+            stops = [self._stops(requests[index].args[1])[1] for _, index in members]
             options = {"sampling": settings.sampling, "is_whole": self._stop_test(stops)}
             for completion in generate_each(self._model, prompts, settings.limit, config, self._batch_size, **options):
                 index = members[completion.prompt][1]
@@ -117,15 +117,20 @@ class TRMHarness(TemplateLM):
         return texts
 
     def _stop_test(self, stops: Sequence[Sequence[str]]) -> Callable[[int, Sequence[int]], bool] | None:
-        """Whether the newest tokens of a prompt's completion hold one of the prompt's stop strings, of whatever tokens."""
-        # What was asked before need not be looked at again, but a string may have begun in it: a token has at least a byte.
-        reach = ASKED_EVERY + max((len(stop.encode()) for each in stops for stop in each), default=0)
+        """Whether the newest tokens of a prompt's completion hold one of the prompt's stop strings, of whatever tokens.
+
+        None if there are none. As much as the longest stop string must follow: one that began earlier may end in it.
+        """
+        if not any(stops):
+            return None
+        longest = max(len(stop.encode()) for each in stops for stop in each)
+        reach = ASKED_EVERY + 2 * longest  # tokens, each of which is at least a byte: the others have been looked at
 
         def holds_stop(number: int, tokens: Sequence[int]) -> bool:
             text = self.tokenizer.decode(tokens[-reach:], skip_special_tokens=True)
-            return any(stop in text for stop in stops[number])
+            return any(0 <= text.find(stop) <= len(text) - longest for stop in stops[number])
 
-        return holds_stop if any(stops) else None
+        return holds_stop
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text, in windows of the backbone's length where it is longer."""
@@ -169,14 +174,20 @@ class TRMHarness(TemplateLM):
         temperature = float(wishes.get("temperature") or 0.0)
         if not wishes.get("do_sample", temperature > 0):
             temperature = 0.0
-        special = set(self.tokenizer.all_special_tokens)
-        # The text has no special tokens any more: one that is a stop string must end the completion as a token.
-        stops = self.tokenizer.convert_tokens_to_ids([stop for stop in stop_strings(wishes) if stop in special])
         return prompt, Settings(
             limit=min(wanted, self.max_length - len(prompt)),
-            end_tokens=tuple(sorted({*self._model.backbone.config.end_tokens, *stops})),
+            end_tokens=tuple(sorted({*self._model.backbone.config.end_tokens, *self._stops(wishes)[0]})),
             sampling=Sampling(temperature, float(wishes.get("top_p") or 1.0), seed) if temperature else GREEDY,
         )
+
+    def _stops(self, wishes: dict[str, Any]) -> tuple[list[int], list[str]]:
+        """The stop strings of a request that are special tokens, as tokens, and the others.
+
+        A text has no special tokens any more: one that is a stop string must end the completion as a token.
+        """
+        special, stops = set(self.tokenizer.all_special_tokens), stop_strings(wishes)
+        tokens = self.tokenizer.convert_tokens_to_ids([stop for stop in stops if stop in special])
+        return tokens, [stop for stop in stops if stop not in special]
 
 
 def stop_strings(wishes: dict[str, Any]) -> list[str]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import logging
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import pydantic
@@ -12,7 +13,9 @@ from pydantic import Field, StrictBool
 from trm_jax.data import Row, find_answer, majority, reference_answer, same_answer
 from trm_jax.decoding import Completion
 from trm_jax.errors import UserError, listing
-from trm_jax.files import read_lines, write_whole
+from trm_jax.files import read_lines, read_object, write_whole
+
+_log = logging.getLogger(__name__)
 
 
 class EvaluationError(UserError):
@@ -137,6 +140,20 @@ def read_answers_to(path: pathlib.Path, rows: Sequence[Row]) -> dict[int, Graded
                 raise EvaluationError(f"{path} holds answers to other questions: give another --output, or remove it")
         found[answer.index] = answer
     return found
+
+
+def is_summary_of_more(path: pathlib.Path, indices: Collection[int], rows: int, found: int) -> bool:
+    """Whether the summary beside a file stays: the file has answers behind those to `rows`, and it counts more than `found`.
+
+    `indices` are those of all its answers. That the summary stays is logged.
+    """
+    summary = path.with_suffix(".json")
+    if max(indices, default=0) < rows or not summary.exists():
+        return False
+    counted = read_object(summary, EvaluationError).get("questions", 0)
+    if counted > found:
+        _log.warning(f"{summary} stays as it is, of {counted:,} questions: these are the first {found:,} of them")
+    return counted > found
 
 
 def remove_cut_line(path: pathlib.Path) -> None:

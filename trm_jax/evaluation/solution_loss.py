@@ -22,7 +22,7 @@ from trm_jax.errors import listing
 from trm_jax.evaluation.evaluate import append, require_same_settings
 from trm_jax.evaluation.likelihood import score_solutions
 from trm_jax.evaluation.plots import plot_against_first
-from trm_jax.evaluation.records import EvaluationError, remove_cut_line
+from trm_jax.evaluation.records import EvaluationError, is_summary_of_more, remove_cut_line
 from trm_jax.evaluation.statistics import Interval, loss_per_token
 from trm_jax.files import lock_beside, locked, read_lines, write_whole
 from trm_jax.model import TRM, Qwen
@@ -70,7 +70,7 @@ def measure_solutions(
     """Measures each row's solution, as it is tokenised for training, and writes a line a question to `output`.
 
     Lines that the file holds already are kept; a file with other `settings` is refused. The summary is written beside it,
-    unless the file is of more questions than these.
+    unless there is one of more questions already.
     Returns the losses in the order of `rows`. Raises EvaluationError, also where no row fits into the backbone's length, or
     a loss is not finite.
 
@@ -97,7 +97,7 @@ def measure_solutions(
             append(output, dataclasses.asdict(done[index]), settings)
         found = [done[index] for index in fits]
         summary = summarize_losses(found) | {"left_out": len(rows) - len(found)}
-        if all(index < len(rows) for index in done):  # else the file is of more questions, and so is its summary
+        if not is_summary_of_more(output, done, len(rows), len(found)):
             write_whole(output.with_suffix(".json"), json.dumps(settings | summary, indent=2) + "\n")
     return found
 
