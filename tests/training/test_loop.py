@@ -118,6 +118,18 @@ def test_the_best_checkpoint_stays_beside_the_last_two(tmp_path, monkeypatch):
     assert [record["held_out_loss"][-1] for record in records] == losses
 
 
+@pytest.mark.parametrize(("kept", "computed"), [(loop.KEPT_BYTES, 1), (0, 2)])
+def test_held_out_rows_pass_the_backbone_once_if_there_is_room(monkeypatch, kept, computed):
+    model, asked = tiny_model("residual"), []
+    of = loop.Computed.of
+    monkeypatch.setattr(loop.Computed, "of", lambda self, batch: asked.append(batch) or of(self, batch))
+    monkeypatch.setattr(loop, "KEPT_BYTES", kept)
+    inputs, eval_batch = Inputs(model.backbone, model.trm, None), make_eval_batch(jnp.float32)
+    first, second = (held_out_loss(eval_batch, model.trm, inputs, one_shape()) for _ in range(2))
+    assert first == second
+    assert len(asked) == computed * one_shape().batches_per_epoch
+
+
 def test_the_held_out_loss_is_that_of_the_averaged_weights(tmp_path):
     _, state = fit_tiny(tmp_path / "run", held_out=one_shape())
     model = tiny_model("residual", trained=False)
