@@ -15,7 +15,7 @@ from trm_jax.model import choose_attention, fused, is_fused
 
 def test_all_of_it_at_the_size_of_the_demo(tmp_path):
     """On the day that a GPU is lent, nothing of the script may be at fault."""
-    done = run("gpu_check.py", "--tiny", "--output", tmp_path / "found.md")
+    done = run("gpu_check.py", "--tiny", "--output", tmp_path / "found.md", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 do not hold" in done.stdout
     rows = [line.split("|")[1].strip() for line in (tmp_path / "found.md").read_text().splitlines()[2:]]
