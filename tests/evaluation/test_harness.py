@@ -13,7 +13,7 @@ import pytest
 import trm_jax
 from tests.support.command_line import ROOT, run
 from tests.support.models import random_tokens, tiny_model
-from trm_jax.evaluation import score_tokens
+from trm_jax.evaluation import likelihood, score_continuations
 from trm_jax.model import project
 
 HEADS = ("trm", "backbone")
@@ -36,18 +36,53 @@ def request(kind: str, *arguments):
 @pytest.mark.parametrize("preset", ["mathllm", "residual"])
 @pytest.mark.parametrize("head", HEADS)
 def test_scores_are_those_of_the_logits(preset, head):
-    """Texts of several lengths, more than a batch holds; some share a length."""
+    """Contexts and continuations of several lengths, more than a batch holds, whole texts and one that is empty."""
     model = tiny_model(preset)
-    texts = [random_tokens(length, seed=length).tolist() for length in (2, 5, 9, 70, 71)]
-    for text, (scores, greedy) in zip(texts, score_tokens(model, texts, head, batch_size=2), strict=True):
+    texts = [random_tokens(length, seed=length).tolist() for length in (2, 5, 9, 70, 71, 71)]
+    pairs = [(text[:split], text[split:]) for text, split in zip(texts, (1, 4, 9, 1, 50, 70), strict=True)]
+    found = score_continuations(model, pairs, head, batch_size=2)
+    for text, (context, continuation), (scores, greedy) in zip(texts, pairs, found, strict=True):
         if head == "trm":
             logits = trm_jax.supervision_logits(model, [text])[-1, 0]
         else:
             logits = project(model.backbone(np.array([text]))[0].last[0], model.backbone.head)
-        expected = jax.nn.log_softmax(logits)[np.arange(len(text) - 1), text[1:]]
+        behind = logits[len(context) - 1 : -1]
+        expected = jax.nn.log_softmax(behind)[np.arange(len(continuation)), continuation]
         np.testing.assert_allclose(scores, expected, atol=1e-4)
-        assert abs(scores.sum() - float(expected.sum())) < 1e-4
-        np.testing.assert_array_equal(greedy, np.argmax(logits[:-1], axis=-1) == np.array(text[1:]))
+        np.testing.assert_array_equal(greedy, np.argmax(behind, axis=-1) == np.array(continuation))
+
+
+def test_a_question_is_read_once_for_all_answers_of_one_token(monkeypatch):
+    """Beside it a longer answer, for which the question is read again, and another question of the same answers."""
+    model, read = tiny_model("residual"), []
+    questions = [random_tokens(9, seed=seed).tolist() for seed in (0, 1)]
+    pairs = [(question, answer) for question in questions for answer in ([7], [3], [7, 3], [7])]
+    alone = [score_continuations(model, [pair], batch_size=4)[0] for pair in pairs]
+    batches = likelihood._batches
+    monkeypatch.setattr(likelihood, "_batches", lambda readings, size: read.extend(readings) or batches(readings, size))
+    together = score_continuations(model, pairs, batch_size=4)
+    assert sorted(reading.tokens for reading in read) == sorted(
+        (*question, *longer) for question in questions for longer in ([], [7])
+    )
+    for found, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert together[0][0] != together[1][0]  # each answer has its own number
+
+
+def test_logits_are_computed_up_to_the_last_label_alone(monkeypatch):
+    """The batch of 5 and 20 labels takes two chunks of 16 positions, though the one of 40 has room for three."""
+    model, computed = tiny_model("residual"), []
+
+    def counted(features, head):
+        jax.debug.callback(lambda: computed.append(features.shape))
+        return project(features, head)
+
+    monkeypatch.setattr(likelihood, "project", counted)
+    tokens = random_tokens(60, seed=0).tolist()
+    pairs = [(tokens[:split], tokens[split:]) for split in (55, 20, 40)]
+    score_continuations(model, pairs, "backbone", supervision_steps=97, batch_size=2)  # a number that no other test has
+    jax.effects_barrier()
+    assert [shape[:2] for shape in computed] == [(2, likelihood.CHUNK)] * (2 + 3)
 
 
 def test_log_likelihoods_of_texts_are_sums_of_supervision_logits(harness, folders):
@@ -71,8 +106,9 @@ def test_a_long_text_is_read_in_windows(harness):
     tokens = lm.tok_encode(text)
     assert lm.max_length < len(tokens) < 2 * lm.max_length
     (total,) = lm.loglikelihood_rolling([request("loglikelihood_rolling", text)])
-    windows = [[lm.prefix_token_id, *tokens[: lm.max_length]], tokens[-lm.max_length - 1 :]]
-    (first, _), (second, _) = score_tokens(lm._model, windows, "backbone")
+    second = tokens[-lm.max_length - 1 :]
+    pairs = [([lm.prefix_token_id], tokens[: lm.max_length]), (second[:1], second[1:])]
+    (first, _), (second, _) = score_continuations(lm._model, pairs, "backbone")
     assert total == pytest.approx(float(first.sum() + second[lm.max_length - len(tokens) :].sum()), abs=1e-3)
 
 

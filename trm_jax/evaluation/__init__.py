@@ -12,7 +12,7 @@ from trm_jax.evaluation.compare import (
     write_comparison,
 )
 from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
-from trm_jax.evaluation.likelihood import score_solutions, score_tokens
+from trm_jax.evaluation.likelihood import score_continuations, score_solutions
 from trm_jax.evaluation.plots import error_bars
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, GradedText

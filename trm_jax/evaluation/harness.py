@@ -10,7 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from trm_jax.checkpoints import SavedModel
 from trm_jax.data import end_token, render_chats
 from trm_jax.decoding import ASKED_EVERY, GREEDY, Sampling, decode_config, generate_each
-from trm_jax.evaluation.likelihood import score_tokens
+from trm_jax.evaluation.likelihood import score_continuations
 from trm_jax.evaluation.records import EvaluationError
 from trm_jax.hardware import choose_device
 from trm_jax.model import for_decoding
@@ -150,15 +150,17 @@ class TRMHarness(TemplateLM):
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, **_) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether greedy decoding would produce it."""
         # As in lm-eval's own models a text that is too long loses its beginning; its last token is never read.
-        texts = [(context + continuation)[-(self.max_length + 1) :] for _, context, continuation in requests]
-        scored = score_tokens(
-            self._model, texts, self._choices["head"], self._choices["supervision_steps"], self._batch_size
+        pairs = []
+        for _, context, continuation in requests:
+            continuation = continuation[-self.max_length :]
+            text = (context + continuation)[-(self.max_length + 1) :]
+            pairs.append((text[: len(text) - len(continuation)], continuation))
+        scored = score_continuations(
+            self._model, pairs, self._choices["head"], self._choices["supervision_steps"], self._batch_size
         )
         found = []
-        for (key, _, continuation), (scores, greedy) in zip(requests, scored, strict=True):
-            count = min(len(continuation), len(scores))
-            taken = slice(len(scores) - count, None)
-            result = float(scores[taken].sum(dtype="float64")), bool(greedy[taken].all())
+        for (key, _, _), (scores, greedy) in zip(requests, scored, strict=True):
+            result = float(scores.sum(dtype="float64")), bool(greedy.all())
             found.append(result)
             if any(key):
                 self.cache_hook.add_partial("loglikelihood", key, result)

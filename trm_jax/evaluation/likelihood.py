@@ -1,71 +1,93 @@
-"""How likely a model finds given texts: one pass over each of them, not token by token."""
+"""How likely a model finds the continuations of given texts: one pass over each text, not token by token."""
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from trm_jax.data import NO_LABEL, Bucket, Example, pad_batch
+from trm_jax.data import NO_LABEL, Example
 from trm_jax.decoding import pad_prompts, padded_length, round_up
 from trm_jax.hardware import put_rows, row_parts
 from trm_jax.model import TRM, Qwen, QwenTRM, most_likely, project
 
-CHUNK = 16  # positions whose logits exist at a time; every padded length is a multiple of it
+CHUNK = 16  # positions of each row whose logits exist at a time
 ROWS = 8  # of a batch whose size is not given
 
 
-def score_tokens(
+class Reading(NamedTuple):
+    """A text that is read once, and the tokens that are looked for behind some of its positions."""
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+    labels: tuple[int, ...]  # behind the positions; several may be looked for behind one
+
+
+class Batch(NamedTuple):
+    """Readings side by side, padded on the right. In `labels` NO_LABEL stands where nothing is looked for."""
+
+    tokens: Int[Array, "B S"]
+    positions: Int[Array, "B R"]
+    labels: Int[Array, "B R"]
+
+
+def score_continuations(
     model: QwenTRM,
-    texts: Sequence[Sequence[int]],
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     head: Literal["trm", "backbone"] = "trm",
     supervision_steps: int | None = None,
     batch_size: int | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each text the log-probability of each of its tokens but the first, and whether it is the most likely one.
+    """For each context and continuation the log-probability of each of the continuation's tokens, and whether it is the
+    most likely one.
 
-    The logits are those after the last supervision step. Batches have one number of rows and a few lengths, so that few
-    programs are compiled and a text's numbers do not depend on the others.
+    The logits are those after the last supervision step. A context needs at least one token. What is read for several
+    pairs, as a question is for answers of one token each, is read once. Batches have one number of rows and a few lengths,
+    so that few programs are compiled and a pair's numbers do not depend on the others.
 
-    Example: `log_probabilities, greedy = score_tokens(model, [[1, 2, 3]])[0]`.
+    Example: `log_probabilities, greedy = score_continuations(model, [([1, 2], [3])])[0]`.
     """
     steps = model.trm.config.supervision_steps if supervision_steps is None else supervision_steps
-    rows = round_up(batch_size or ROWS, row_parts())
-    by_length: dict[int, list[int]] = {}
-    for index in sorted(range(len(texts)), key=lambda index: tuple(texts[index])):
-        by_length.setdefault(padded_length(len(texts[index])), []).append(index)
-    found = [None] * len(texts)
-    for members in by_length.values():
-        for start in range(0, len(members), rows):
-            batch = members[start : start + rows]
-            filled = batch + batch[:1] * (rows - len(batch))
-            tokens, _ = pad_prompts([texts[index] for index in filled])
-            scores, greedy = jax.device_get(_score(model, put_rows(tokens), head, steps))
-            for row, index in enumerate(batch):
-                found[index] = (scores[row, : len(texts[index]) - 1], greedy[row, : len(texts[index]) - 1])
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for number, (context, continuation) in enumerate(pairs):
+        sharing.setdefault((*context, *continuation[:-1]), []).append(number)
+    readings = []
+    for tokens, numbers in sharing.items():
+        numbers.sort(key=lambda number: tuple(pairs[number][1]))
+        labels = [pairs[number][1] for number in numbers]
+        positions = [range(len(tokens) - len(each), len(tokens)) for each in labels]
+        readings.append(Reading(tokens, *(tuple(itertools.chain(*parts)) for parts in (positions, labels))))
+    found = [None] * len(pairs)
+    for members, batch in _batches(readings, batch_size):
+        scores, greedy = jax.device_get(_score(model, batch, head, steps))
+        for row, member in enumerate(members):
+            start = 0
+            for number in sharing[readings[member].tokens]:
+                taken = row, slice(start, start := start + len(pairs[number][1]))
+                found[number] = scores[taken], greedy[taken]
     return found
 
 
 @functools.partial(jax.jit, static_argnames=("head", "supervision_steps"))
 def _score(
-    model: QwenTRM, tokens: Int[Array, "B S"], head: str, supervision_steps: int
-) -> tuple[Float[Array, "B S"], Bool[Array, "B S"]]:
-    """Of the token after each position, its log-probability and whether it is the most likely one; the last is of none."""
-    hidden, _ = model.backbone(tokens)
-    features, output_head = hidden.last, model.backbone.head
-    if head == "trm":
-        trm, context = model.trm, model.trm.context(hidden)
-        rotation = model.backbone.rotation(jnp.arange(tokens.shape[1])[None])
+    model: QwenTRM, batch: Batch, head: str, supervision_steps: int
+) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
+    hidden, _ = model.backbone(batch.tokens)
+    last = _at(batch.positions, hidden.last)
+    if head == "backbone":
+        return _of_labels(last, model.backbone.head, batch.labels)
+    trm, context = model.trm, model.trm.context(hidden)
+    rotation = model.backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
 
-        def step(state, _):
-            return trm.supervision_step(context, *state, rotation), None
+    def step(state, _):
+        return trm.supervision_step(context, *state, rotation), None
 
-        (y, _), _ = jax.lax.scan(step, trm.start(context), length=supervision_steps)
-        features, output_head = trm.features(hidden.last, y), model.head
-    return _of_tokens(features, output_head, jnp.roll(tokens, -1, axis=1))
+    (y, _), _ = jax.lax.scan(step, trm.start(context), length=supervision_steps)
+    return _of_labels(trm.features(last, _at(batch.positions, y)), model.head, batch.labels)
 
 
 def score_solutions(
@@ -78,72 +100,85 @@ def score_solutions(
 
     Example: `for number, alone, steps in score_solutions(model.backbone, [model.trm], examples): ...`.
     """
-    rows = round_up(batch_size or ROWS, row_parts())
-    by_length: dict[int, list[int]] = {}
-    for number in sorted(range(len(examples)), key=lambda number: len(examples[number].tokens)):
-        by_length.setdefault(padded_length(len(examples[number].tokens)), []).append(number)
-    for length, members in by_length.items():
-        longest = round_up(max(examples[number].solution_length for number in members), CHUNK)
-        for start in range(0, len(members), rows):
-            batch = members[start : start + rows]
-            padded = pad_batch([examples[number] for number in batch], Bucket(length, longest), (1, rows))
-            arrays = (padded.tokens[0], padded.positions[0], padded.labels[0])
-            alone, steps = jax.device_get(_score_solutions(backbone, tuple(heads), *put_rows(arrays)))
-            for row, number in enumerate(batch):
-                yield number, float(alone[row]), [head[:, row].tolist() for head in steps]
+    readings = []
+    for example in examples:
+        tokens = tuple(example.tokens.tolist())
+        positions = range(example.prompt_length - 1, len(tokens) - 1)
+        readings.append(Reading(tokens[:-1], tuple(positions), tokens[example.prompt_length :]))
+    for members, batch in _batches(readings, batch_size):
+        alone, steps = jax.device_get(_score_solutions(backbone, tuple(heads), batch))
+        for row, number in enumerate(members):
+            yield number, float(alone[row]), [head[:, row].tolist() for head in steps]
 
 
 @jax.jit
 def _score_solutions(
-    backbone: Qwen,
-    heads: tuple[TRM, ...],
-    tokens: Int[Array, "B S"],
-    positions: Int[Array, "B R"],
-    labels: Int[Array, "B R"],
+    backbone: Qwen, heads: tuple[TRM, ...], batch: Batch
 ) -> tuple[Float[Array, " B"], list[Float[Array, "N_sup B"]]]:
-    hidden, _ = backbone(tokens)
-    rotation = backbone.rotation(jnp.arange(tokens.shape[1])[None])
-
-    def at_positions(states):
-        return jnp.take_along_axis(states, positions[..., None], axis=1)
+    hidden, _ = backbone(batch.tokens)
+    rotation = backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
 
     def loss(features, output_head):
-        chosen, _ = _of_tokens(features, output_head, jnp.maximum(labels, 0))
-        return -jnp.sum(jnp.where(labels == NO_LABEL, 0, chosen), axis=-1)
+        return -jnp.sum(_of_labels(features, output_head, batch.labels)[0], axis=-1)
 
-    last = at_positions(hidden.last)
+    last = _at(batch.positions, hidden.last)
 
     def of_head(trm):
         context, output_head = trm.context(hidden), backbone.head if trm.head is None else trm.head[...]
 
         def step(state, _):
             y, z = trm.supervision_step(context, *state, rotation)
-            return (y, z), loss(trm.features(last, at_positions(y)), output_head)
+            return (y, z), loss(trm.features(last, _at(batch.positions, y)), output_head)
 
         return jax.lax.scan(step, trm.start(context), length=trm.config.supervision_steps)[1]
 
     return loss(last, backbone.head), [of_head(trm) for trm in heads]
 
 
-def _of_tokens(
-    features: Float[Array, "B S D"], output_head: Float[Array, "V D"], following: Int[Array, "B S"]
-) -> tuple[Float[Array, "B S"], Bool[Array, "B S"]]:
-    """Of the token that follows each position, its log-probability and whether it is the most likely one."""
+def _batches(readings: Sequence[Reading], batch_size: int | None) -> Iterator[tuple[list[int], Batch]]:
+    """The numbers of some readings of one padded length, and the readings; those with about as many labels together."""
+    rows = round_up(batch_size or ROWS, row_parts())
+    by_length: dict[int, list[int]] = {}
+    for number in sorted(range(len(readings)), key=lambda number: (len(readings[number].labels), readings[number])):
+        by_length.setdefault(padded_length(len(readings[number].tokens)), []).append(number)
+    for members in by_length.values():
+        most = max(CHUNK, round_up(len(readings[members[-1]].labels), CHUNK))
+        for start in range(0, len(members), rows):
+            batch = members[start : start + rows]
+            filled = [readings[number] for number in batch + batch[:1] * (rows - len(batch))]
+            tokens, _ = pad_prompts([reading.tokens for reading in filled])
+            positions, labels = np.zeros((rows, most), np.int32), np.full((rows, most), NO_LABEL, np.int32)
+            for row, reading in enumerate(filled):
+                positions[row, : len(reading.positions)] = reading.positions
+                labels[row, : len(reading.labels)] = reading.labels
+            yield batch, Batch(*put_rows((tokens, positions, labels)))
 
-    def of_chunk(chunk):
-        features, following = chunk
-        logits = project(features, output_head)
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), following[..., None], axis=-1)[..., 0]
-        return chosen, most_likely(logits) == following
 
-    # The logits of whole texts would be gigabytes: a vocabulary has 152,000 tokens.
-    return jax.tree.map(_joined, jax.lax.map(of_chunk, jax.tree.map(_in_chunks, (features, following))))
+def _at(positions: Int[Array, "B R"], states: Float[Array, "B S D"]) -> Float[Array, "B R D"]:
+    return jnp.take_along_axis(states, positions[..., None], axis=1)
 
 
-def _in_chunks(array):
-    rows, length = array.shape[:2]
-    return jnp.moveaxis(array.reshape(rows, length // CHUNK, CHUNK, *array.shape[2:]), 1, 0)
+def _of_labels(
+    features: Float[Array, "B R D"], output_head: Float[Array, "V D"], labels: Int[Array, "B R"]
+) -> tuple[Float[Array, "B R"], Bool[Array, "B R"]]:
+    """The log-probability of each label, zero where there is none, and whether it is the most likely token.
 
+    Labels stand first in their rows. The logits of whole texts would be gigabytes, a vocabulary has 152,000 tokens, so they
+    exist for a chunk at a time; the chunks behind the last label of all rows are left out.
+    """
 
-def _joined(array):
-    return jnp.moveaxis(array, 0, 1).reshape(array.shape[1], -1)
+    def add_chunk(number, found):
+        def taken(array):
+            return jax.lax.dynamic_slice_in_dim(array, number * CHUNK, CHUNK, axis=1)
+
+        logits, label = project(taken(features), output_head), taken(labels)
+        at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(label, 0)[..., None], axis=-1)[..., 0]
+        new = jnp.where(label == NO_LABEL, 0, at_label), most_likely(logits) == label
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(array, chunk, number * CHUNK, axis=1)
+            for array, chunk in zip(found, new, strict=True)
+        )
+
+    most = jnp.max(jnp.sum(labels != NO_LABEL, axis=1))
+    nothing = jnp.zeros(labels.shape, jnp.float32), jnp.zeros(labels.shape, bool)
+    return jax.lax.fori_loop(0, -(-most // CHUNK), add_chunk, nothing)
