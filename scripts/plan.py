@@ -11,7 +11,9 @@ from trm_jax.errors import UserError
 Gpu = Literal["h200", "h100", "a100-80", "a100-40", "l40s", "rtx4090", "rtx3090", "a10", "l4"]
 Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
 RENAMED = {"frozen_head": "freeze_head"}
-TRMOptions = cli.options_of(TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=TRMConfig.preset_fields())
+TRMOptions = cli.options_of(
+    TRMConfig, leave_out=["tied", "rope_theta"], renamed=RENAMED, chosen_by_preset=TRMConfig.preset_fields()
+)
 COUNTS = "batch_size", "gpus", "max_length", "accumulation", "max_new_tokens"
 
 

@@ -11,7 +11,7 @@ from trm_jax.errors import UserError
 RENAMED = {"frozen_head": "freeze_head", "sources": "data", "weights": "data_weights"}
 BY_PRESET = TRMConfig.preset_fields()
 TRMOptions = cli.options_of(
-    TRMConfig, leave_out=["tied"], renamed=RENAMED, chosen_by_preset=BY_PRESET, for_demo=demo.DEFAULTS
+    TRMConfig, leave_out=["tied", "rope_theta"], renamed=RENAMED, chosen_by_preset=BY_PRESET, for_demo=demo.DEFAULTS
 )
 TrainOptions = cli.options_of(TrainConfig, leave_out=["clip_norm", "dtype"], for_demo=demo.DEFAULTS)
 DataOptions = cli.options_of(DataConfig, renamed=RENAMED)

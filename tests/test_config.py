@@ -26,6 +26,13 @@ def test_json_must_have_exactly_the_fields(values):
         TRMConfig.from_json(values)
 
 
+def test_a_config_of_a_former_version_lacks_what_was_added_since():
+    """It computed what the default is."""
+    values = TRMConfig.residual().to_json()
+    del values["rope_theta"]
+    assert TRMConfig.from_json(values) == TRMConfig.residual()
+
+
 def test_both_spellings_of_the_rotary_base():
     """A default in place of a missing base would be a silently wrong model."""
     new = hugging_face(rope_parameters={"rope_theta": 1000.0, "rope_type": "default"})
@@ -43,7 +50,9 @@ def test_both_spellings_of_the_rotary_base():
     [
         ({"model_type": "llama"}, "model_type"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"use_sliding_window": True}, "sliding"),
+        ({"use_sliding_window": True, "max_window_layers": 2}, "sliding"),
+        ({"use_sliding_window": True, "max_window_layers": "all"}, "sliding"),
+        ({"layer_types": ["full_attention", "full_attention", "sliding_attention"]}, "sliding"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
         ({"num_attention_heads": 5}, "do not fit"),
         ({"num_hidden_layers": 0}, "above zero"),
@@ -52,6 +61,23 @@ def test_both_spellings_of_the_rotary_base():
 def test_what_the_backbone_does_not_compute_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         from_hugging_face(hugging_face(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_sliding_window": True, "max_window_layers": 3},  # the window is of the layers behind that many
+        {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None},
+        {"use_sliding_window": True, "max_window_layers": 0, "layer_types": ["full_attention"] * 3},
+        {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 0},
+    ],
+)
+def test_a_window_of_no_layer_is_none(changes):
+    """Transformers computes full attention for these."""
+    transformers = pytest.importorskip("transformers")
+    values = hugging_face(**changes)
+    assert set(transformers.Qwen2Config(**values).layer_types) == {"full_attention"}
+    assert from_hugging_face(values) == tiny_qwen_config()
 
 
 def loops(config: TRMConfig) -> tuple[int, int, int]:

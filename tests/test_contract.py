@@ -26,7 +26,7 @@ def test_logits_and_states_after_every_supervision_step(model):
     logits = supervision_logits(model, tokens)
     hidden, _ = model.backbone(tokens)
     context = model.trm.context(hidden)
-    rotation = model.backbone.rotation(np.arange(11)[None])
+    rotation = model.trm.rotation(np.arange(11)[None])
     y, z = model.trm.start(context)
     for step in range(model.trm.config.supervision_steps):
         y, z = model.trm.supervision_step(context, y, z, rotation)

@@ -1,5 +1,6 @@
 """Locks that end with their process, files that are old or new but never half, JSON that other people wrote."""
 
+import pathlib
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from tests.support.command_line import ROOT
 from trm_jax.errors import UserError
-from trm_jax.files import BusyError, locked, read_lines, read_object, write_whole
+from trm_jax.files import BusyError, lock_beside, locked, read_lines, read_object, write_whole
 
 
 def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path, caplog):
@@ -82,3 +83,9 @@ def test_lines_end_where_json_lines_end(tmp_path):
     path = tmp_path / "file.jsonl"
     path.write_text('\ufeff{"a": "x\u2028y\x85z"}\r\n{"a": 2}', encoding="utf-8", newline="")
     assert list(read_lines(path, UserError)) == [(1, {"a": "x\u2028y\x85z"}), (2, {"a": 2})]
+
+
+def test_the_lock_of_the_current_folder_lies_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert {lock_beside(pathlib.Path(name)) for name in (".", "../here", "")} == {tmp_path / ".here.lock"}

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -202,7 +202,7 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trm_jax").setLevel(logging.INFO)
     try:
-        _require_texts(parsed)
+        _require_texts(sys.argv[1:])
         main(parsed)
         processes.part()
     except KeyboardInterrupt:
@@ -217,12 +217,18 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         _end(script, message, BAD_INPUT)
 
 
-def _require_texts(options: Options) -> None:
-    """Raises UserError if an option is an empty text, as of a shell variable that is not set: it is no value of any."""
-    for name, value in vars(options).items():
-        texts = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(text, str) and not text.strip() for text in texts):
-            raise UserError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
+def _require_texts(arguments: Sequence[str]) -> None:
+    """Raises UserError if a value is an empty text, as of a shell variable that is not set: it is no value of any option.
+
+    Not even of a path, which would be the current folder.
+    """
+    option = "an argument"
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        is_option = argument.startswith("--")
+        option = name if is_option else option
+        if not (value if is_option and equals else argument).strip():
+            raise UserError(f"{option} is empty: give it a value, or leave it out")
 
 
 def _parse(options: type[Options], description: str | None, script: str) -> Options:

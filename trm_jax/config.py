@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -28,16 +28,18 @@ class ConfigError(UserError):
 class _Json:
     """Converts a config to a JSON object and back."""
 
+    ADDED: ClassVar[tuple[str, ...]] = ()  # fields that former versions did not write: they computed the defaults
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Builds the config from a JSON object that has exactly its fields. Raises ConfigError."""
+        """Builds the config from a JSON object that has exactly its fields, or all but some of ADDED. Raises ConfigError."""
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__} is {values!r:.80}; it must be an object")
         names = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+        missing, unknown = sorted(names - values.keys() - {*cls.ADDED}), sorted(values.keys() - names)
         if missing or unknown:
             raise ConfigError(f"{cls.__name__}: missing fields {missing}, unknown fields {unknown}")
         return cls(**values)
@@ -121,6 +123,8 @@ class TRMConfig(_Json):
     Example: `TRMConfig.residual(supervision_steps=4)`.
     """
 
+    ADDED: ClassVar[tuple[str, ...]] = ("rope_theta",)
+
     latent_updates: LoopCount = 6
     """n, updates of z in a pass, before the one update of y."""
     recursions: LoopCount = 3
@@ -141,6 +145,8 @@ class TRMConfig(_Json):
     """Use one block for all calls of a pass; otherwise each call has its own."""
     kv_cache: Literal["last_pass", "per_pass"] = "last_pass"
     """Keys and values of the recursion that decoding keeps: those of each pass, or of the last pass only."""
+    rope_theta: PositiveFloat | None = None
+    """Base of the block's rotary embedding, as a checkpoint of the original brings it; the backbone's if not given."""
 
     def kv_heads(self, backbone_config: QwenConfig) -> int:
         """K, the key/value heads of the block. Raises ConfigError if they do not divide the query heads."""

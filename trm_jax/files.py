@@ -46,8 +46,14 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "trm_jax"
 
 
+def is_cached(path: pathlib.Path) -> bool:
+    """Whether this lies in the `cache_folder`, so that it is made again when it is gone."""
+    return path.absolute().is_relative_to(cache_folder().absolute())
+
+
 def lock_beside(path: pathlib.Path) -> pathlib.Path:
     """The lock file beside a file or folder that is replaced as a whole; a lock inside it would be replaced too."""
+    path = pathlib.Path(os.path.abspath(path))  # `.` has no name
     return path.with_name(f".{path.name}.lock")
 
 
@@ -61,6 +67,12 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 def partial_of(path: pathlib.Path) -> pathlib.Path:
     """The temporary file that `write_whole` writes before it renames it; a kill may leave it behind."""
     return path.with_name(f".{path.name}.partial")
+
+
+def is_pointer(path: pathlib.Path) -> bool:
+    """Whether a file is a pointer of Git LFS, as a clone without git-lfs has them in place of large files."""
+    with path.open("rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs.github.com/spec")
 
 
 def read_object(path: pathlib.Path, error: type[UserError]) -> dict[str, Any]:

@@ -77,6 +77,22 @@ def test_a_run_finds_its_model_after_a_move(folders, tmp_path, moved):
     assert SavedModel.open(run, open_folder(there / "model")).load().trm.config.tied
 
 
+def test_a_model_of_the_cache_that_is_gone_is_made_again(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shutil.copytree(folders[0] / "train", tmp_path / "train")
+    edit_json(tmp_path / "train/config.json", model=str(tmp_path / "trm_jax/backbones/gone"))
+    with pytest.raises(CheckpointError, match=r"repeat the command of train.py.*, or say where it is \(--model\)"):
+        open_folder(tmp_path / "train")
+
+
+def test_a_checkpoint_that_a_training_has_replaced_meanwhile_is_one_line(folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "all")
+    saved = SavedModel.open(tmp_path / "all/train")
+    shutil.rmtree(saved.checkpoint)
+    with pytest.raises(CheckpointError, match="is gone: a training that goes on"):
+        saved.load_trm()
+
+
 def test_a_run_refuses_another_model(folders, tmp_path):
     shutil.copytree(folders[0] / "model", tmp_path / "model")
     edit_json(tmp_path / "model/config.json", fingerprint="0" * 64)

@@ -76,7 +76,7 @@ def test_keys_and_values_of_a_halted_row_are_those_of_its_last_pass(model, kv_ca
     prompts, rows = prefill(model, *pad_prompts(PROMPTS), config), jnp.arange(len(PROMPTS))
     empty = config.empty_caches(model, len(PROMPTS), 80)
     backbone, cache = (to.insert(of, rows, rows) for to, of in zip(empty, prompts[:2], strict=True))
-    rotation = model.backbone.rotation(backbone.positions(1))
+    rotation = model.trm.rotation(backbone.positions(1))
     hidden, _ = model.backbone(jnp.ones((len(PROMPTS), 1), jnp.int32), backbone)
     threshold = 2 * THRESHOLDS[model.trm.config.readout, kv_cache]
     nobody = jnp.zeros(len(PROMPTS), bool)

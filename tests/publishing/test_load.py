@@ -132,6 +132,56 @@ def test_a_backbone_beside_a_pushed_head_is_taken(exported, hub):
     assert not list((hub.root / "repositories/ada/whole/backbone").iterdir())
 
 
+def test_a_backbone_with_other_end_tokens_or_another_chat_format_is_kept_apart(published, hub, tmp_path):
+    """Weights are not all: completions would end at the tokens of whichever export was opened first."""
+    hub.put("qwen/other", demo.MODEL)
+    edit_json(hub.root / "repositories/qwen/other/config.json", eos_token_id=[7])
+    other = shutil.copytree(published, tmp_path / "other")
+    config = json.loads((published / CONFIG).read_text())
+    values = config["backbone"] | {"end_tokens": [7, *config["backbone"]["end_tokens"]]}
+    base = {"id": "qwen/other", "revision": FolderHub.commit("qwen/other")}
+    edit_json(other / CONFIG, backbone=values, base_model=base)
+    for _ in range(2):
+        first, second = (open_checkpoint(folder).folder.model for folder in (published, other))
+        assert {7} == set(second.backbone_config.end_tokens) - set(first.backbone_config.end_tokens)
+    edit_json(other / CONFIG, chat_template_sha256="0" * 64)
+    assert open_checkpoint(other).folder.model.path != second.path
+    assert hub.fetched.count("qwen/base/model.safetensors") == 1
+
+
+def test_an_export_that_is_refused_leaves_the_backbones_of_others(published, hub, tmp_path):
+    load_model(published)
+    other = shutil.copytree(published, tmp_path / "other")
+    edit_json(other / CONFIG, backbone=json.loads((other / CONFIG).read_text())["backbone"] | {"max_length": 77})
+    with pytest.raises(UserError, match="configured otherwise: max_length 77 there"):
+        load_model(other)
+    shutil.rmtree(hub.root)
+    load_model(published)
+
+
+def test_files_of_an_earlier_export_do_not_stay(published, hub, tmp_path, template):
+    """A chat format in a file of its own would count for the new one, too."""
+    (published / "chat_template.jinja").write_text("{{ messages[0].content }}<|im_end|>")
+    push(published, exported_files(published), "ada/trm")
+    with pytest.raises(UserError, match="another chat template"):
+        load_tokenizer("ada/trm")
+    export(SavedModel.open(template / "model"), published)
+    assert not (published / "chat_template.jinja").exists()
+    push(published, exported_files(published), "ada/trm")
+    shutil.rmtree(hub.root / "cache")
+    assert load_tokenizer("ada/trm").chat_template == load_tokenizer(template / "model").chat_template
+
+
+def test_a_model_of_the_hub_is_fetched_without_the_folders_in_it(hub, tmp_path):
+    """Repositories of fine-tunes have their checkpoints there, each as large as the model."""
+    source = shutil.copytree(demo.MODEL, tmp_path / "source")
+    shutil.copytree(demo.MODEL, source / "checkpoint-500")
+    hub.put("ada/tune", source)
+    find_model("ada/tune")
+    assert "ada/tune/model.safetensors" in hub.fetched
+    assert not [name for name in hub.fetched if "checkpoint-500" in name]
+
+
 def test_a_repository_that_everybody_can_read_needs_public(published, hub):
     push(published, exported_files(published), "ada/open", public=True)
     with pytest.raises(UserError, match="--public says"):

@@ -85,7 +85,8 @@ class ReferenceModel:
         plain = self.config.block == "plain"
         seen = rms_norm(h, w["block.norm1.scale"], 1e-6) if plain else h
         kv_heads = self.config.num_kv_heads or qwen.num_heads
-        q, k, v = project_qkv(seen, w, "block.attention", qwen.num_heads, kv_heads, positions, qwen.rope_theta)
+        theta = self.config.rope_theta or qwen.rope_theta
+        q, k, v = project_qkv(seen, w, "block.attention", qwen.num_heads, kv_heads, positions, theta)
         if past is not None:
             k, v = torch.cat([past[0], k]), torch.cat([past[1], v])
         attended = causal_attention(q, k, v) @ w["block.attention.output.kernel"]

@@ -52,7 +52,10 @@ def tiny_model(preset: str, *, trained: bool = True, **changes) -> QwenTRM:
 @functools.cache
 def _tiny_model(preset: str, trained: bool, changes: tuple[tuple[str, Any], ...]) -> QwenTRM:
     backbone = randomize(Qwen(tiny_qwen_config(), nnx.Rngs(0)), seed=1)
-    config = TRMConfig.preset(preset, **(dict(latent_updates=2, recursions=2, supervision_steps=3) | dict(changes)))
+    usual = dict(latent_updates=2, recursions=2, supervision_steps=3)
+    if preset == "mathllm":  # as a checkpoint of the original brings it for a backbone with another one
+        usual["rope_theta"] = 500.0
+    config = TRMConfig.preset(preset, **(usual | dict(changes)))
     trm = new_trm(backbone, config, seed=2)
     model = QwenTRM(backbone, randomize(trm, seed=3) if trained else trm)
     return jax.tree.map(np.asarray, model)

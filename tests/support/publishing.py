@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import types
 import unittest.mock
+from collections.abc import Iterable
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -21,7 +22,11 @@ from trm_jax.model import named_weights, new_trm
 def imported(kind: str, source: pathlib.Path, folder: pathlib.Path, base_model: HubModel | None = None) -> None:
     """Writes a model folder with the backbone of `source` and a random recursion, whose moving average differs from it."""
     loops = dict(latent_updates=2, recursions=2, supervision_steps=3)
-    config = TRMConfig.residual(tied=False, **loops) if kind == "untied" else TRMConfig.preset(kind, **loops)
+    config = (
+        TRMConfig.residual(tied=False, rope_theta=500.0, **loops)
+        if kind == "untied"
+        else TRMConfig.preset(kind, **loops)
+    )
     model = open_folder(source).model
     backbone = load_backbone(model)
     # Little noise: PyTorch and JAX round differently, and a plain block magnifies that in every call.
@@ -60,7 +65,7 @@ class FolderHub:
     def commit(name: str) -> str:
         return hashlib.sha1(name.encode()).hexdigest()
 
-    def snapshot_download(self, name, revision=None, allow_patterns=()):
+    def snapshot_download(self, name, revision=None, allow_patterns=(), ignore_patterns=None):
         repository = self.root / "repositories" / name
         if not repository.is_dir():
             raise OSError(f"404 for {name}")
@@ -70,7 +75,7 @@ class FolderHub:
         snapshot.mkdir(parents=True, exist_ok=True)
         for path in repository.rglob("*"):
             own = path.relative_to(repository).as_posix()
-            if path.is_file() and any(fnmatch.fnmatch(own, pattern) for pattern in allow_patterns):
+            if path.is_file() and _fits(own, allow_patterns) and not _fits(own, ignore_patterns or ()):
                 (snapshot / own).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, snapshot / own)
                 self.fetched.append(f"{name}/{own}")
@@ -88,8 +93,12 @@ class FolderHub:
     def upload_folder(self, repo_id, folder_path, allow_patterns, delete_patterns, commit_message):
         repository = self.root / "repositories" / repo_id
         for path in list(repository.rglob("*")):
-            if path.is_file() and fnmatch.fnmatch(path.relative_to(repository).as_posix(), delete_patterns):
+            if path.is_file() and _fits(path.relative_to(repository).as_posix(), delete_patterns):
                 path.unlink()
         for name in allow_patterns:
             (repository / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder_path / name, repository / name)
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)

@@ -148,6 +148,10 @@ def another_model(world):
     edit_json(world.hf / "config.json", fingerprint="0" * 64)
 
 
+def weights_gone(world):
+    shutil.rmtree(world.model / "backbone")
+
+
 def backbone_gone(world):
     shutil.rmtree(world.model)
     edit_json(world.run / "config.json", model=str(world.nothing))

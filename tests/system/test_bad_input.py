@@ -36,6 +36,7 @@ from tests.support.world import (
     save_torch,
     shards,
     tensors,
+    weights_gone,
     write,
 )
 from trm_jax import demo
@@ -63,6 +64,7 @@ QUESTION = {"question": "1 + 1?", "answer": "#### 2"}
 EMPTY_TRM = {"interface": {}, "engine": {}, "heads": {}}
 NAN = np.full((64,), np.nan, np.float32)
 NORM = "model.norm.weight"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 CASES = [
     # convert_qwen.py: folders
@@ -86,7 +88,7 @@ CASES = [
     Case("vision Qwen", CONVERT, "'qwen2_5_vl'", config(model_type="qwen2_5_vl")),
     Case("AWQ", CONVERT, "quantised", config(quantization_config={"quant_method": "awq"})),
     Case("GPTQ", CONVERT, "quantised", config(quantization_config={"quant_method": "gptq", "bits": 4})),
-    Case("sliding window", CONVERT, "sliding window", config(use_sliding_window=True)),
+    Case("sliding window", CONVERT, "sliding window", config(use_sliding_window=True, max_window_layers=1)),
     Case("sliding layers", CONVERT, "sliding window", config(layer_types=["sliding_attention"])),
     Case("rope scaling", CONVERT, "'yarn'", config(rope_scaling={"type": "yarn", "factor": 4.0})),
     Case("no rope theta", CONVERT, "rotary base", config(rope_theta=LEFT_OUT, rope_parameters=LEFT_OUT)),
@@ -102,6 +104,9 @@ CASES = [
     # … weights
     Case("empty file", CONVERT, ["model.safetensors", "damaged"], write("hf/model.safetensors", b"")),
     Case("cut off", CONVERT, "damaged", cut(lambda w: w.hf / "model.safetensors", 100_000)),
+    Case("pointer to weights", CONVERT, ["safetensors", "git lfs pull"], write("hf/model.safetensors", POINTER)),
+    Case("pointer to a tokenizer", CONVERT, ["tokenizer.json", "git lfs pull"], write("hf/tokenizer.json", POINTER)),
+    Case("weights of float64", CONVERT, ["F64", "save the model"], put(model__norm__weight=np.ones(64))),
     Case("not safetensors", CONVERT, "damaged", write("hf/model.safetensors", b"PK" * 1000)),
     Case("header beyond the file", CONVERT, "damaged", write("hf/model.safetensors", b"\xff" * 7 + b"\x00{}")),
     Case("tensor missing", CONVERT, f"missing: {NORM} [64]", tensors(lambda t: t.pop(NORM))),
@@ -191,6 +196,8 @@ CASES = [
     Case("no such file", TRAIN.replace("{data}", "{nothing}.jsonl"), "there is no file"),
     Case("set without a name", TRAIN + "--data ''", "--data is empty"),
     Case("questions without a name", BACKBONE + "--data ' '", "--data is empty"),
+    Case("output without a name", "convert_qwen.py --output ''", "--output is empty"),
+    Case("output without a name behind its sign", "train.py --output=", "--output is empty"),
     Case("column without a name", TRAIN + "--question-column '' --answer-column ''", "column is empty"),
     Case("no such set", TRAIN.replace("{data}", "gsm9k"), "no data set 'gsm9k'"),
     Case("set on the hub, offline", TRAIN.replace("{data}", "gsm8k"), ["'gsm8k'", ".jsonl file serves"]),
@@ -258,6 +265,7 @@ CASES = [
         lambda w: edit_json(w.run / "config.json", format=99),
     ),
     Case("backbone gone", EVAL, "not there any more", backbone_gone),
+    Case("weights gone", "export.py --checkpoint {run} --output {out}", "convert the model again", weights_gone),
     Case("no questions", BACKBONE + "--limit 0", "--limit is 0"),
     Case("questions not UTF-8", BACKBONE, "line 3", rows(b"\xff")),
     Case("no tokens", BACKBONE + "--max-new-tokens 0", "--max-new-tokens is 0"),

@@ -18,7 +18,7 @@ from typing import Any, Self
 from trm_jax.config import DataConfig, QwenConfig, TrainConfig, TRMConfig
 from trm_jax.data import HubModel, public_name, read_tokenizer
 from trm_jax.errors import UserError, differences, listing
-from trm_jax.files import read_object, write_whole
+from trm_jax.files import is_cached, read_object, write_whole
 
 FORMAT = 2  # of the folders; a folder of another format is refused
 NEEDED = {  # the fields that a config.json must have
@@ -218,9 +218,10 @@ def _model_of(run: pathlib.Path, values: Mapping[str, Any]) -> ModelFolder:
             )
     if troubles:
         raise troubles[0]
+    place = pathlib.Path(values["model"])
+    back = "repeat the command of train.py, which makes it again" if is_cached(place) else "move it back"
     raise CheckpointError(
-        f"{run} was trained on the model in {values['model']}, which is not there any more: move it back, or say where it "
-        "is (--model)"
+        f"{run} was trained on the model in {place}, which is not there any more: {back}, or say where it is (--model)"
     )
 
 

@@ -17,6 +17,7 @@ from trm_jax.checkpoints.training import checkpoint_numbers, fault_of, newest_so
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.data import HubModel, encode_prompts
 from trm_jax.errors import listing
+from trm_jax.files import is_cached
 from trm_jax.hardware import placements
 from trm_jax.model import (
     TRM,
@@ -189,11 +190,14 @@ def load_backbone(folder: ModelFolder, dtype=None, layers: bool = True) -> Qwen:
 
 
 def backbone_dtype(folder: ModelFolder) -> str:
-    """The type in which the backbone of a model folder is stored, bfloat16 or float32.
+    """The type in which the backbone of a model folder is stored, bfloat16 or float32. Raises CheckpointError.
 
     Example: `backbone_dtype(open_folder("runs/model").model)`.
     """
-    stored = ocp.metadata((folder.path / "backbone" / "embedding").absolute()).metadata["weight"]
+    place = folder.path / "backbone" / "embedding"
+    if not place.is_dir():
+        raise CheckpointError(f"{place} is missing: {_made_again(folder.path)}")
+    stored = ocp.metadata(place.absolute()).metadata["weight"]
     return str(stored.dtype)
 
 
@@ -227,7 +231,7 @@ def _load_weights(folder: pathlib.Path, abstract: Any, dtype=None) -> Any:
     try:
         require_sealed(folder)
     except DamageError as error:
-        raise CheckpointError(f"{error}: convert the model again") from None
+        raise CheckpointError(f"{error}: {_made_again(folder.parent)}") from None
     found = {name: ocp.metadata((folder / name).absolute()).metadata["weight"] for name in named_weights(abstract)}
     check_weights(
         {name: weight.shape for name, weight in named_weights(abstract).items()},
@@ -247,7 +251,15 @@ def _load_weights(folder: pathlib.Path, abstract: Any, dtype=None) -> Any:
     return with_weights(abstract, {name: load(name, expected) for name, expected in named_weights(abstract).items()})
 
 
+def _made_again(folder: pathlib.Path) -> str:
+    return f"remove {folder}, which is then made again" if is_cached(folder) else "convert the model again"
+
+
 def _load_trained(folder: pathlib.Path, abstract: TRM, part: str) -> TRM:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is gone: a training that goes on keeps its newest and its best alone; start again"
+        )
     places = placements(named_weights(abstract))
     wanted = {
         f"{part}.{name}": jax.ShapeDtypeStruct(weight.shape, weight.dtype, sharding=places[name])

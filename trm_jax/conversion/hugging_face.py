@@ -15,7 +15,7 @@ from trm_jax.checkpoints import all_finite
 from trm_jax.config import ConfigError, QwenConfig
 from trm_jax.conversion.hugging_face_config import read_config, to_hugging_face
 from trm_jax.conversion.safetensors_files import DTYPES, StoredTensor, find_tensors
-from trm_jax.data import HubError, HubModel, require_hub
+from trm_jax.data import HubModel
 from trm_jax.model import Qwen, WeightsError, abstract_qwen, check_weights, named_weights
 
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -70,13 +70,7 @@ def find_config(name: str) -> QwenConfig:
     """
     if pathlib.Path(name).is_dir():
         return read_config(pathlib.Path(name))
-    import huggingface_hub
-
-    require_hub(name)
-    try:
-        return read_config(pathlib.Path(huggingface_hub.hf_hub_download(name, "config.json")).parent)
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise HubError(f"{name!r} is not a folder here and cannot be had from the hub: {error}") from None
+    return read_config(HubModel(name).fetch(["config.json"]))
 
 
 def hugging_face_keys(config: QwenConfig) -> dict[str, list[str]]:
@@ -144,11 +138,16 @@ def write_hugging_face(folder: pathlib.Path, backbone: Qwen, tokenizer_folder: p
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies whatever tokenizer files the source has. Example: `copy_tokenizer(source, folder / "tokenizer")`."""
+    """Copies whatever tokenizer files the source has, and removes those that only the target has.
+
+    Example: `copy_tokenizer(source, folder / "tokenizer")`.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def _tensor_shape(name: str, weight: jax.ShapeDtypeStruct) -> tuple[int, ...]:

@@ -51,9 +51,7 @@ def from_hugging_face(values: Mapping[str, Any]) -> QwenConfig:
         raise ConfigError(f"it is a {listing(kinds)}, which writes no text; only causal language models convert")
     if values.get("hidden_act", "silu") != "silu":
         raise ConfigError(f"hidden_act is {values['hidden_act']!r}; the backbone computes 'silu'")
-    kinds = values.get("layer_types") or ["full_attention"]
-    is_full = isinstance(kinds, list) and set(map(str, kinds)) == {"full_attention"}
-    if values.get("use_sliding_window") or not is_full:
+    if _has_windows(values):
         raise ConfigError("some layers use a sliding window; the backbone computes full attention only")
     if values.get("quantization_config"):
         raise ConfigError("the weights are quantised (quantization_config); take the model that was not quantised")
@@ -65,6 +63,16 @@ def from_hugging_face(values: Mapping[str, Any]) -> QwenConfig:
         rope_theta=_rope_theta(values),
         tied_head=bool(values.get("tie_word_embeddings", False)),
     )
+
+
+def _has_windows(values: Mapping[str, Any]) -> bool:
+    """Whether some layers attend to a sliding window, as transformers reads a config."""
+    if kinds := values.get("layer_types"):
+        return not isinstance(kinds, list) or set(map(str, kinds)) != {"full_attention"}
+    if not values.get("use_sliding_window") or values.get("sliding_window", 4096) is None:
+        return False
+    first, layers = values.get("max_window_layers", 28), values.get("num_hidden_layers")
+    return not isinstance(first, int) or not isinstance(layers, int) or first < layers
 
 
 def _what_it_is(folder: pathlib.Path) -> str:

@@ -1,36 +1,57 @@
 """Reads the checkpoint of the original MathLLM program, `trm_model.pt`. The only module that needs torch."""
 
 import functools
+import logging
 import pathlib
 import zipfile
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from trm_jax.config import QwenConfig, TRMConfig
 from trm_jax.conversion.recursion import from_original
 from trm_jax.errors import listing
-from trm_jax.model import TRM, WeightsError
+from trm_jax.model import NORM_EPS, TRM, WeightsError
 
 COMPONENTS = ("interface", "engine", "heads")
+HEAD = "heads.lm_head.weight"
+PADDING = 128  # rows that a head may have fewer than the backbone: as many as Qwen2.5's smaller heads have
+COMPILED = "_orig_mod."  # what torch.compile puts into names
 LOOP_COUNTS = {"latent_updates": "n_latent", "recursions": "T_recursion", "supervision_steps": "N_supervision"}
+
+_log = logging.getLogger(__name__)
 
 
 def read_trm_checkpoint(path: pathlib.Path, backbone: QwenConfig) -> tuple[TRM, TRM | None]:
     """The recursion in a `trm_model.pt` of the original, and its moving average if the file has one; float32.
 
     The file is unpickled by torch's weights-only loader; beside tensors it may hold the one config class of the original,
-    from which the loop counts are taken. Raises WeightsError, listing all kinds of faults, unless names and shapes are
-    those of the preset `mathllm` on this backbone.
+    from which the loop counts and the base of the rotary embedding are taken. Raises WeightsError, listing all kinds of
+    faults, unless names and shapes are those of the preset `mathllm` on this backbone, but for a shorter vocabulary.
     """
     content = _load(path)
-    raw = {f"{part}.{name}": tensor for part in COMPONENTS for name, tensor in _mapping(content, part, path).items()}
     settings = getattr(content.get("config"), "__dict__", {})
-    counts = {ours: settings[theirs] for ours, theirs in LOOP_COUNTS.items() if theirs in settings}
-    abstract = nnx.eval_shape(functools.partial(_mathllm_trm, backbone, TRMConfig.mathllm(**counts)))
-    shadow = _mapping(_mapping(content, "ema", path), "shadow", path)
+    abstract = nnx.eval_shape(functools.partial(_mathllm_trm, backbone, _config(settings, backbone, path)))
+    weights = {
+        f"{part}.{name}": tensor for part in COMPONENTS for name, tensor in _mapping(content, part, path).items()
+    }
+    averages = _mapping(_mapping(content, "ema", path), "shadow", path)
+    raw, shadow = ({key.replace(COMPILED, ""): value for key, value in each.items()} for each in (weights, averages))
     return _fill(abstract, raw, path), _fill(abstract, raw | shadow, path) if shadow else None
+
+
+def _config(settings: dict[str, Any], backbone: QwenConfig, path: pathlib.Path) -> TRMConfig:
+    """The config that the original's settings are; what no weight's shape tells must be as ours has it."""
+    fixed = {"num_heads": backbone.num_heads, "eps": NORM_EPS}
+    if others := [
+        f"{name} is {settings[name]}, not {own}" for name, own in fixed.items() if settings.get(name, own) != own
+    ]:
+        raise WeightsError(f"{path} does not fit this backbone: {listing(others)}")
+    found = {ours: settings[theirs] for ours, theirs in LOOP_COUNTS.items() if theirs in settings}
+    theta = settings.get("rope_theta")
+    return TRMConfig.mathllm(**found, rope_theta=None if theta == backbone.rope_theta else theta)
 
 
 def _mapping(content: dict[str, Any], name: str, path: pathlib.Path) -> dict[str, Any]:
@@ -79,8 +100,13 @@ def _mathllm_trm(backbone: QwenConfig, config: TRMConfig) -> TRM:
 def _fill(abstract: TRM, tensors: dict[str, Any], path: pathlib.Path) -> TRM:
     if others := [name for name, tensor in tensors.items() if not _is_dense(tensor)]:
         raise WeightsError(f"{path} holds something else than dense floating-point tensors: {listing(others)}")
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return from_original(abstract, shapes, lambda key: tensors[key].float().numpy(), path)
+    arrays = {key: tensor.float().numpy() for key, tensor in tensors.items()}
+    missing = abstract.head.shape[0] - len(arrays.get(HEAD, []))
+    if 0 < missing <= PADDING:
+        # The original has 151,936 rows for a 7B, too, whose 152,064 are more than its tokenizer has tokens.
+        _log.info("%s has a head of %d tokens fewer than the backbone; its last row stands for them", path, missing)
+        arrays[HEAD] = np.pad(arrays[HEAD], ((0, missing), (0, 0)), mode="edge")
+    return from_original(abstract, {key: array.shape for key, array in arrays.items()}, arrays.__getitem__, path)
 
 
 def _is_dense(tensor: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors
 
 from trm_jax.errors import listing
-from trm_jax.files import read_object
+from trm_jax.files import is_pointer, read_object
 from trm_jax.model import WeightsError
 
 # Types that a weight can be stored in, and the type of ours that holds all of its numbers.
@@ -118,9 +118,8 @@ def tensors_in(paths: Sequence[pathlib.Path]) -> dict[str, StoredTensor]:
                     raise WeightsError(f"{key} is in two files, {found[key].path.name} and {path.name}")
                 tensor = file.get_slice(key)
                 if (dtype := tensor.get_dtype()) not in DTYPES:
-                    raise WeightsError(
-                        f"{key} in {path} is of type {dtype}, none of {[*DTYPES]}: is the model quantised?"
-                    )
+                    advice = "save the model in one of them" if dtype == "F64" else "is the model quantised?"
+                    raise WeightsError(f"{key} in {path} is of type {dtype}, none of {[*DTYPES]}: {advice}")
                 found[key] = StoredTensor(path, key, tuple(tensor.get_shape()), dtype)
     return found
 
@@ -131,6 +130,10 @@ def _opened(path: pathlib.Path) -> Iterator[safetensors.safe_open]:
     try:
         file = safetensors.safe_open(path, "np")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
+        if path.is_file() and is_pointer(path):
+            raise WeightsError(
+                f"{path} is a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+            ) from None
         raise WeightsError(f"{path} is damaged, or no safetensors file: {error}") from None
     with file:
         yield file

@@ -219,5 +219,5 @@ def _load_hub(source: str, split: str, streaming: bool) -> Iterator[Mapping[str,
     require_hub(source)
     try:
         yield from datasets.load_dataset(name, configuration, split=split, streaming=streaming)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # a connection that is lost is an error of the HTTP library in use
         raise HubError(f"{source!r} cannot be had from the hub; a local .jsonl file serves as well: {error}") from None

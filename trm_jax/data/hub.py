@@ -22,13 +22,12 @@ def require_hub(wanted: str) -> None:
 
     Example: `require_hub("Qwen/Qwen2.5-0.5B")`.
     """
-    import huggingface_hub
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return
     try:
-        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
     except Exception as error:  # its type depends on the HTTP library in use
         raise HubError(
             f"{wanted!r} is not here, and {constants.ENDPOINT} cannot be reached ({error}): give a local folder or file, or "
@@ -70,15 +69,21 @@ class HubModel:
         return found
 
     def fetch(self, files: Sequence[str]) -> pathlib.Path:
-        """The folder with those of the model's files that fit one of these patterns, downloaded. Raises HubError."""
+        """The folder with those of the model's files that fit one of these patterns, downloaded. Raises HubError.
+
+        Patterns without a slash are of the top folder alone: repositories have checkpoints and copies in others below it.
+        """
         from huggingface_hub import errors, snapshot_download
 
         require_hub(str(self))
+        ignored = None if any("/" in pattern for pattern in files) else ["*/*"]
         try:
-            folder = snapshot_download(self.id, revision=self.revision, allow_patterns=list(files))
+            folder = snapshot_download(
+                self.id, revision=self.revision, allow_patterns=list(files), ignore_patterns=ignored
+            )
         except errors.RevisionNotFoundError:
             raise HubError(f"{self.id!r} has no revision {self.revision!r} on the hub") from None
-        except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        except Exception as error:  # a connection that is lost is an error of the HTTP library in use
             raise HubError(f"{str(self)!r} is not a folder here and cannot be had from the hub: {error}") from None
         return pathlib.Path(folder)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from trm_jax.errors import UserError
+from trm_jax.files import is_pointer
 
 OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 Chat = list[dict[str, str]]  # messages, each with a role and its content
@@ -28,6 +29,8 @@ def read_tokenizer(folder: str | os.PathLike):
     folder = pathlib.Path(folder)
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise TokenizerError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json is there")
+    if pointers := [path for path in folder.glob("*.json") if is_pointer(path)]:
+        raise TokenizerError(f"{pointers[0]} is a pointer of Git LFS, not the file itself: git lfs pull fetches it")
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

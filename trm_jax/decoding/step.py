@@ -136,7 +136,7 @@ def prefill(model: QwenTRM, tokens: Int[Array, "B S"], lengths: Int[Array, " B"]
 
     Example: `prefill(model, *pad_prompts(prompts), config).logits`.
     """
-    rotation = model.backbone.rotation(jnp.arange(tokens.shape[1])[None])
+    rotation = model.trm.rotation(jnp.arange(tokens.shape[1])[None])
     hidden, new = model.backbone(tokens)
     features, head, trm = hidden.last, model.backbone.head, None
     if config.head == "trm":
@@ -215,7 +215,7 @@ def stop_rows(state: DecodeState, rows: Bool[Array, " B"]) -> DecodeState:
 
 def _step(model: QwenTRM, state: DecodeState, config: DecodeConfig) -> DecodeState:
     newest = jnp.take_along_axis(state.tokens, jnp.maximum(state.counts - 1, 0)[:, None], axis=1)
-    rotation = model.backbone.rotation(state.backbone.positions(1))
+    rotation = model.trm.rotation(state.backbone.positions(1))
     hidden, new = model.backbone(newest, state.backbone)
     steps, trm_new = _all_steps(config), None
     if config.head == "backbone":

@@ -81,7 +81,7 @@ def _score(
     if head == "backbone":
         return _of_labels(last, model.backbone.head, batch.labels)
     trm, context = model.trm, model.trm.context(hidden)
-    rotation = model.backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
+    rotation = trm.rotation(jnp.arange(batch.tokens.shape[1])[None])
 
     def step(state, _):
         return trm.supervision_step(context, *state, rotation), None
@@ -116,7 +116,6 @@ def _score_solutions(
     backbone: Qwen, heads: tuple[TRM, ...], batch: Batch
 ) -> tuple[Float[Array, " B"], list[Float[Array, "N_sup B"]]]:
     hidden, _ = backbone(batch.tokens)
-    rotation = backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
 
     def loss(features, output_head):
         return -jnp.sum(_of_labels(features, output_head, batch.labels)[0], axis=-1)
@@ -125,6 +124,7 @@ def _score_solutions(
 
     def of_head(trm):
         context, output_head = trm.context(hidden), backbone.head if trm.head is None else trm.head[...]
+        rotation = trm.rotation(jnp.arange(batch.tokens.shape[1])[None])
 
         def step(state, _):
             y, z = trm.supervision_step(context, *state, rotation)

@@ -58,7 +58,7 @@ def _supervision_logits(model: QwenTRM, input_ids):
     trm = model.trm
     hidden, _ = model.backbone(input_ids)
     context = trm.context(hidden)
-    rotation = model.backbone.rotation(jnp.arange(input_ids.shape[1])[None])
+    rotation = trm.rotation(jnp.arange(input_ids.shape[1])[None])
 
     def step(state, _):
         y, z = trm.supervision_step(context, *state, rotation)

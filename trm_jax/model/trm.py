@@ -60,6 +60,8 @@ class TRM(nnx.Module):
         """`head` is the backbone's output head, of which the trained one starts as a copy; a frozen head needs none."""
         width = backbone.width
         self.config = config
+        self.rope_theta = backbone.rope_theta if config.rope_theta is None else config.rope_theta
+        self.head_size = backbone.head_size
         self.y_init = nnx.Param(jnp.zeros(width))
         self.block = Block(backbone, config, rngs) if config.tied else None
         self.blocks = None if config.tied else nnx.List([Block(backbone, config, rngs) for _ in range(config.calls)])
@@ -67,6 +69,9 @@ class TRM(nnx.Module):
         self.mix = nnx.Param(jnp.full(NUM_LEVELS, MIX_START, jnp.float32)) if config.context == "mix" else None
         self.alpha = nnx.Param(jnp.zeros(width)) if config.readout == "residual" else None
         self.head = None if config.frozen_head else nnx.Param(jnp.array(head, jnp.float32))
+
+    def rotation(self, positions: Int[Array, "#B S"]) -> Rotation:
+        return Rotation.at(positions, self.head_size, self.rope_theta)
 
     def context(self, hidden: Hidden) -> State:
         """The input of every update of z: the last hidden state, and the weighted levels of the backbone if mixed."""

@@ -68,6 +68,12 @@ class ExportConfig:
             keeps_annotations=values["keeps_annotations"] is True,
         )
 
+    @property
+    def backbone_name(self) -> str:
+        """A name for its backbone: the weights' fingerprint, and a digest of what else decides about answers."""
+        settings = json.dumps([self.backbone.to_json(), self.chat_template_sha256], sort_keys=True)
+        return f"{self.backbone_fingerprint}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
     def require_backbone(self, folder: ModelFolder, name: str) -> None:
         """Raises CheckpointError unless a model folder holds the backbone that `name`, which this config is of, needs."""
         if folder.backbone_fingerprint != self.backbone_fingerprint:

@@ -156,17 +156,16 @@ def _find_export(name: str | os.PathLike) -> tuple[pathlib.Path, HubModel | None
 
 def _find_backbone(export: pathlib.Path, config: ExportConfig, source: HubModel | None, name: str) -> ModelFolder:
     """The backbone in the cache, converted into it if it is not there. Raises CheckpointError if it is another one."""
-    place = cache_folder() / "backbones" / config.backbone_fingerprint
+    place = cache_folder() / "backbones" / config.backbone_name
     with locked(place.with_name(f"{place.name}.lock"), place, wait=True):
         if not (place / "config.json").is_file():
             convert(_backbone_source(export, config, source, name), place, config.backbone_dtype)
-        folder = open_folder(place).model
-        try:
-            config.require_backbone(folder, name)
-        except CheckpointError:
-            shutil.rmtree(place)  # so that it is fetched again, once what is wrong there has been mended
-            raise
-    return folder
+            try:
+                config.require_backbone(open_folder(place).model, name)
+            except CheckpointError:
+                shutil.rmtree(place)  # so that it is fetched again, once what is wrong there has been mended
+                raise
+    return open_folder(place).model
 
 
 def _backbone_source(export: pathlib.Path, config: ExportConfig, source: HubModel | None, name: str) -> pathlib.Path:

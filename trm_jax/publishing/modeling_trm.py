@@ -142,7 +142,8 @@ class TinyRecursiveModel(nn.Module):
         self.backbone = [backbone]  # in a list, so that its weights are not a part of this module's
         width, heads = sizes["width"], sizes["num_heads"]
         kv_heads = self.config["num_kv_heads"] or heads
-        dims = self.config["block"], width, heads, kv_heads, MLP_RATIO * width, sizes["rope_theta"]
+        theta = self.config.get("rope_theta") or sizes["rope_theta"]
+        dims = self.config["block"], width, heads, kv_heads, MLP_RATIO * width, theta
         self.interface, self.engine, self.heads = nn.Module(), nn.Module(), nn.Module()
         self.interface.y_init = nn.Parameter(torch.zeros(1, 1, width))
         if self.config["context"] == "mix":

@@ -204,7 +204,7 @@ def supervision_loss(trm: TRM, backbone: Qwen, batch: Batch, hidden: Hidden, y, 
     trm = gathered(cast(trm, dtype))
     context = trm.context(hidden)
     y = jnp.where(first, trm.start(context)[0], y)
-    rotation = backbone.rotation(jnp.arange(batch.tokens.shape[1])[None])
+    rotation = trm.rotation(jnp.arange(batch.tokens.shape[1])[None])
     y, z = trm.supervision_step(context, y, z, rotation)
     last_at, y_at = (jnp.take_along_axis(h, batch.positions[..., None], axis=1) for h in (hidden.last, y))
     features = trm.features(last_at, y_at).reshape(-1, y.shape[-1])
