@@ -21,7 +21,7 @@ from trm_jax.errors import UserError
 
 Options = TypeVar("Options", bound="CommonOptions")
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+BAD_INPUT, INTERRUPTED, READER_GONE = 2, 130, 141  # exit statuses; the last is that of a command that SIGPIPE ends
 NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EMFILE  # that TensorStore calls exhausted resources, as JAX does memory
 LESS_MEMORY = "batch_size", "rows", "max_length", "max_new_tokens"  # options by which a script needs less of it
 BOX = re.compile("[│╭╮╰╯]")
@@ -194,8 +194,9 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     """Calls `main` with the options of the command line.
 
     A UserError, a file that cannot be read or written, and a device without enough memory end the script with one line on
-    standard error and exit status 2. Any other exception is a fault of the program and keeps its traceback. Whatever ends
-    one of several processes ends all of them.
+    standard error and exit status 2. Where nobody reads the output any more, as behind `| head`, it ends in silence. Any
+    other exception is a fault of the program and keeps its traceback. Whatever ends one of several processes ends all of
+    them.
     """
     script = pathlib.Path(sys.argv[0]).name
     parsed = _parse(options, description, script)
@@ -205,6 +206,11 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         _require_texts(sys.argv[1:])
         main(parsed)
         processes.part()
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads any more
+    except BrokenPipeError:
+        processes.end_all("nobody reads the output any more", READER_GONE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written would fail again
+        sys.exit(READER_GONE)
     except KeyboardInterrupt:
         _end(script, "interrupted; what was saved stays", INTERRUPTED)
     except Exception as error:

@@ -27,6 +27,12 @@ from trm_jax.data.plain_numbers import parse_number
         ("The answer is 18 (9*2).", "18", "marked"),
         ("<think>\\boxed{4}</think> It is 5.", "5", "number"),
         ("So 12.\n\nHuman: And 5 more?", "12", "number"),
+        ("so \\boxed{7}.\n\nQuestion: 1 + 1?\nAnswer: 2\n\nQuestion: 3 + 3? \\boxed{6}", "7", "boxed"),
+        ("#### 7\nQ: 1 + 1?\n#### 2", "7", "marked"),
+        ("I say it again.\nProblem: Tom has 3 apples.\nSo \\boxed{18}.\nProblem: 5 more? 9", "18", "boxed"),
+        ("Sure.\n\n**Question:** Tom has 3 apples.\n\n**Answer:** 18", "18", "marked"),
+        ("First, 3 rows.\nQ: how many in each? A: 6\nSo 3*6 = \\boxed{18}", "18", "boxed"),
+        ("### Step 1\nProblem 1: find x\n\\boxed{18}", "18", "boxed"),
         ("#### 1\n#### 2\nmore: 3", "2", "marked"),
         ("an open \\boxed{4", "4", "number"),
         ("She has 3 apples and 4,000 pears.", "4,000", "number"),
@@ -53,6 +59,19 @@ from trm_jax.data.plain_numbers import parse_number
 )
 def test_how_an_answer_is_stated(text, answer, form):
     assert find_answer(text) == (answer, form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\boxed{\\text{Number of all of the remaining eggs sold at the farmers market} - x = 18}",
+        "The answer is Total money earned by Janet every single day at the market, in dollars = 18",
+        "\\boxed{" + "\\sqrt{is the answer is the answer is the answer = " * 12 + "18}",
+    ],
+)
+def test_words_before_an_equals_sign_are_no_puzzle(text):
+    """Looked at in each of the ways in which their letters can be cut into words, they would take longer than a life."""
+    find_answer(text)
 
 
 @pytest.mark.parametrize("text", ["", "none at all", "version 1.2.3", "5x", "x7", "\\boxed{", "####"])

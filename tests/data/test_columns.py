@@ -111,6 +111,23 @@ def test_alpacas_input_belongs_to_the_question():
         to_row(dolly | {"context": "\ud83d"}, None, "here")
 
 
+def test_what_belongs_to_a_question_is_asked_with_it():
+    svamp = {"Body": "Paco had 26 cookies.", "Question": "How many are left?", "Answer": 9.0}
+    assert to_row(svamp, None, "here")["question"] == "Paco had 26 cookies.\n\nHow many are left?"
+    reading = {"question": "How many?", "context": "There are 3.", "answer": "3"}
+    assert to_row(reading, None, "here")["question"] == "How many?\n\nThere are 3."
+
+
+def test_a_question_without_its_choices_is_refused():
+    """Unless its columns were named: then somebody has looked."""
+    values = {"question": "Which is prime?", "choices": ["4", "5"], "answer": "B"}
+    with pytest.raises(DataError, match="here: the choices are in 'choices'"):
+        to_row(values, None, "here")
+    assert to_row(values, ("question", "answer"), "here")["question"] == "Which is prime?"
+    for nothing in (None, [], ""):
+        assert to_row(values | {"choices": nothing}, None, "here")["question"] == "Which is prime?"
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(DataError, match=r"here: there is no column 'b'; there are \['answer', 'question'\]"):
         to_row({"question": "a", "answer": "1"}, ("question", "b"), "here")

@@ -14,6 +14,7 @@ import trm_jax
 from tests.support.command_line import ROOT, run
 from tests.support.models import random_tokens, tiny_model
 from trm_jax.evaluation import likelihood, score_continuations
+from trm_jax.evaluation.records import EvaluationError
 from trm_jax.model import project
 
 HEADS = ("trm", "backbone")
@@ -124,6 +125,16 @@ def test_the_order_of_the_requests_makes_no_difference(harness, head):
     assert backwards == straight[12:] + straight[:12]  # the second of two that are alike comes first now
     pairs = [request("loglikelihood", text, " 7") for text in contexts]
     assert lm.loglikelihood(pairs[::-1], disable_tqdm=True) == lm.loglikelihood(pairs, disable_tqdm=True)[::-1]
+
+
+@pytest.mark.parametrize("wish", [{"top_k": 1, "temperature": 1.0, "do_sample": True}, {"repetition_penalty": 1.1}])
+def test_what_our_generation_does_not_have_is_refused(harness, wish):
+    """And not left out in silence; what wishes for nothing is taken."""
+    lm = harness(max_gen_toks=4)
+    with pytest.raises(EvaluationError, match=f"a task wants {next(iter(wish))} "):
+        lm.generate_until([request("generate_until", "1 + 1 =", wish)])
+    nothing = {"top_k": 5, "do_sample": False, "repetition_penalty": 1.0, "min_p": None, "num_beams": 1}
+    assert lm.generate_until([request("generate_until", "1 + 1 =", nothing)])
 
 
 def test_a_stop_string_may_straddle_tokens(harness):

@@ -273,6 +273,8 @@ CASES = [
     Case("seed below zero", BACKBONE + "--temperature 1 --seed -5", "--seed is -5"),
     Case("answers where none can be written", BACKBONE.replace("{answers}", "/proc/a.jsonl"), "/proc/.a.jsonl.lock: "),
     Case("top-p above one", BACKBONE + "--temperature 1 --top-p 2", "top_p 2"),
+    Case("seed of no draws", BACKBONE + "--seed 3", "need a --temperature above zero"),
+    Case("top-p of no draws", BACKBONE + "--top-p 0.5", "need a --temperature above zero"),
     Case("samples all alike", BACKBONE + "--samples 4", "--temperature"),
     Case("exit from nothing", BACKBONE + "--early-exit 0.1", "early exit"),
     Case("exit below zero", EVAL + "--early-exit -1", "early exit"),

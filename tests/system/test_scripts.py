@@ -201,6 +201,18 @@ def test_help_into_a_closed_pipe_ends_without_a_traceback():
     assert process.returncode == -signal.SIGPIPE
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_result_into_a_closed_pipe_ends_in_silence(unbuffered):
+    """As of `plan.py | head`: the fault comes with the first line, or when all of them are written at the end."""
+    command = [sys.executable, ROOT / "scripts/plan.py", "train", "--config", "qwen2.5-math-1.5b", "--gpu", "h100"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": unbuffered}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=environment) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 def test_a_run_killed_while_it_saves_ends_bit_for_bit_as_one_left_alone():
     """One kill; docs/reliability.md has the count of all phases."""
     done = run("kill_runs.py", "--phases", "saving", "--kills", 1, "--max-batches", 12)

@@ -8,6 +8,7 @@ import pytest
 from tests.support.command_line import run
 from trm_jax.errors import UserError
 from trm_jax.experiments import Ablation, read_variants
+from trm_jax.experiments.ablation import arguments
 from trm_jax.experiments.ablation_report import report
 
 
@@ -42,7 +43,7 @@ def test_sampled_solutions_train_and_sampling_goes_on(folders, tmp_path):
     assert samples.read_text().startswith(before)
     assert len(samples.read_text().splitlines()) == 16
     counts = json.loads(path.with_suffix(".json").read_text())
-    assert (counts["questions"], counts["samples"]) == (16, 48)
+    assert (counts["questions"], counts["drawn"]) == (16, 48)
     assert counts["solutions"] == len(path.read_text().splitlines()) > 0
     done = run("train.py", "--model", root / "model", "--data", path, "--inspect")
     assert done.returncode == 0, done.stderr
@@ -152,6 +153,14 @@ def test_ablate_refuses_what_it_cannot_compare(tmp_path):
         done.stderr
         == "ablate.py: --against nothing is none of the variants ['layers', 'mathllm', 'residual', 'single']\n"
     )
+
+
+def test_a_variant_may_set_a_flag_and_an_option_that_is_true_or_false():
+    """And train.py takes them."""
+    words = arguments({"freeze-head": True, "random-depth": True, "batch-size": 8})
+    assert words == ["--freeze-head", "True", "--random-depth", "--batch-size", "8"]
+    found = run("train.py", *words, *arguments({"streaming": False, "freeze-head": False, "num-samples": 0}))
+    assert "--num-samples is 0" in found.stderr  # the first fault that there is
 
 
 @pytest.mark.parametrize(

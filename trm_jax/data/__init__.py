@@ -1,6 +1,6 @@
 """Rows of questions and worked solutions, from their sources to padded batches of tokens."""
 
-from trm_jax.data.answers import find_answer, reference_answer
+from trm_jax.data.answers import find_answer, reference_answer, without_next_question
 from trm_jax.data.datasets import (
     HUB_SETS,
     DataError,

@@ -7,8 +7,8 @@ from trm_jax.data.mathematics import is_mathematics
 from trm_jax.data.plain_numbers import last_number, parse_number, undressed
 
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
-# A model may go on with one.
-NEXT_QUESTION = re.compile(r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:")
+# A model may go on with one, or say its own again before it answers.
+QUESTION = re.compile(r"\n[ \t]*(?:\*\*)?(?:Question|Problem|Q|Human|User)(?:\*\*)?\s*\d*\s*:")
 STATED = re.compile(
     r"(?:\b(?:the |my )?(?:final )?answer(?: is\b:?|:)|\bAnswer\b ?[:：]"
     r"|答案?(?:是|为)?[：:]|答案(?:是|为)|选[：:]?(?=\s*[A-J](?![A-Za-z])))"
@@ -39,12 +39,26 @@ def find_answer(solution: str) -> FinalAnswer | None:
     the last number.
 
     A heading behind `####` is no answer. None if there is none of these, or if the last number cannot be parsed: an
-    earlier number would not be the answer.
+    earlier number would not be the answer. What stands behind a thought alone counts, and of that what
+    `without_next_question` leaves.
 
     Example: `find_answer("so it is #### 7")` is `FinalAnswer("7", "marked")`.
     """
-    solution = THOUGHT.sub("", solution) or solution
-    return stated_answer(NEXT_QUESTION.split(solution)[0] or solution)
+    return stated_answer(without_next_question(THOUGHT.sub("", solution) or solution))
+
+
+def without_next_question(solution: str) -> str:
+    """A completion up to where it goes on with another question. Before it states an answer, it only says its own again.
+
+    One that states no answer anywhere, but may end in a number, ends before the first question, too.
+
+    Example: `without_next_question("\\boxed{7}\nQuestion: 2 + 2?")` is `"\\boxed{7}"`.
+    """
+    starts = [question.start() for question in QUESTION.finditer(solution)]
+    end = next((start for start in starts if _explicit(solution[:start])), None)
+    if end is None and starts and not _explicit(solution):
+        [end, *_] = starts
+    return solution[:end] or solution
 
 
 def marked_span(solution: str) -> tuple[int, int] | None:
@@ -65,16 +79,22 @@ def stated_answer(solution: str) -> FinalAnswer | None:
 
     Example: `stated_answer("#### 7")` is `FinalAnswer("7", "marked")`.
     """
-    for start, end in sorted(_boxes(solution), reverse=True):
-        if undressed(solution[start:end]):
-            return FinalAnswer(solution[start:end].strip(), "boxed")
-    if span := marked_span(solution):
-        return FinalAnswer(solution[slice(*span)], "marked")
+    if explicit := _explicit(solution):
+        return explicit
     for line in reversed(re.sub(BOX, " ", solution).splitlines()):
         number = last_number(line)
         if number is not None:
             return FinalAnswer(number, "number") if parse_number(number) is not None else None
     return None
+
+
+def _explicit(solution: str) -> FinalAnswer | None:
+    """An answer that is in a box, or marked as the answer."""
+    for start, end in sorted(_boxes(solution), reverse=True):
+        if undressed(solution[start:end]):
+            return FinalAnswer(solution[start:end].strip(), "boxed")
+    span = marked_span(solution)
+    return span and FinalAnswer(solution[slice(*span)], "marked")
 
 
 def reference_answer(solution: str) -> str | None:

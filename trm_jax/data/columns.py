@@ -25,7 +25,12 @@ PAIRS: tuple[Columns, ...] = (
     ("instruction", "response"),  # Dolly
 )
 CHATS = ("messages", "conversations")  # columns that hold a list of turns
-BELONGS = {"instruction": ("input", "context")}  # columns that belong to a question in this one
+BELONGS = {
+    "instruction": ("input", "context"),
+    "question": ("context",),
+}  # columns that belong to a question in this one
+BEFORE = {"question": ("body",)}  # the same, before the question (SVAMP, ASDiv)
+CHOICES = ("choices", "options")  # without these a question cannot be answered
 STATED = ("answer", "expected_answer")  # columns with the bare answer, beside a solution that may not state it
 NO_ANSWER = ("proof", "notfound")  # what NuminaMath has there if there is none
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -71,7 +76,13 @@ def to_row(values: Mapping[str, Any], columns: Columns | None, where: str) -> Ro
     for name, text in zip(columns, texts, strict=True):
         _check(text, name, where)
     question, answer = (text.strip() for text in texts)
-    question = "\n\n".join([question, *_beside(values, BELONGS.get(columns[0], ()), where)])
+    if recognised and (choices := next((name for name in CHOICES if values.get(name)), None)):
+        raise DataError(
+            f"{where}: the choices are in {choices!r}, where a question does not show them: write them into the question, "
+            "and name the columns with --question-column and --answer-column"
+        )
+    before, behind = (_beside(values, parts.get(columns[0], ()), where) for parts in (BEFORE, BELONGS))
+    question = "\n\n".join([*before, question, *behind])
     beside = _beside(values, [name for name in STATED if name not in columns], where)
     stated = next((text for text in beside if text.casefold() not in NO_ANSWER), None)
     if stated is not None and reference_answer(answer) is None:

@@ -78,7 +78,9 @@ QUANTITY = re.compile(
     rf"(?: ?/ ?(?P<bottom>{DIGITS})|e(?P<power>-?\d{{1,2}}))?"
     rf"(?P<behind>(?!! )(?:{GLUED}(?:\^[23])?)?(?:(?:[,;]? ?!? |/)\(?{UNIT}\)?)*)(?P<end>[.,;?!'\"”’]*)"
 )
-NAME = re.compile(rf"(?:{WORD}[.:'()]* ?)*")  # before an equals sign
+NAME = re.compile(
+    rf"(?:(?>{WORD})[.:'()]* ?)*"
+)  # before an equals sign; words are whole, or it would try each cut of them
 CALCULATION = re.compile(
     rf"(?:[^:\d=]*: ?(?=[\d(\[{{√\\-])|(?:{WORD} )*(?=\d)|)"
     r"(?:[-+*/×÷·^!()\[\]{}.,\d ]|\\times|\\cdot|\\div|\\sqrt)*(?<![-+*/×÷·^(\[{]) ?"

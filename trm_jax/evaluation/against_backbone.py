@@ -11,6 +11,7 @@ from trm_jax.decoding import decode_config, generate_each
 from trm_jax.evaluation.evaluate import evaluate, summarize
 from trm_jax.evaluation.records import GradedAnswer
 from trm_jax.evaluation.statistics import Interval, flips, paired_difference
+from trm_jax.files import write_whole
 from trm_jax.model import QwenTRM, for_decoding
 
 SAMPLES = 3
@@ -42,7 +43,7 @@ def compare_with_backbone(
     right = [[answer.correct for answer in answers[head]] for head in ("trm", "backbone")]
     difference, (gained, lost) = paired_difference(*right), flips(*right)
     comparison = summaries | {"difference": vars(difference)}
-    (folder / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
+    write_whole(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
     return "\n".join(
         [
             _show_samples(answers["backbone"], answers["trm"]),

@@ -11,6 +11,7 @@ import numpy as np
 from trm_jax.evaluation.plots import plot_against_first
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, read_answers
 from trm_jax.evaluation.statistics import Interval, accuracy, bootstrap_difference, flips, mcnemar, paired_difference
+from trm_jax.files import write_whole
 
 FEW_FLIPS = 10  # with fewer, the interval of the bootstrap would be too narrow
 
@@ -146,8 +147,8 @@ def write_comparison(evaluations: Sequence[Evaluation], found: Sequence[Comparis
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "comparison"
-    path.with_suffix(".md").write_text(f"{comparison_table(found)}\n\n{show_flips(evaluations, found)}\n")
-    path.with_suffix(".json").write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n")
+    write_whole(path.with_suffix(".md"), f"{comparison_table(found)}\n\n{show_flips(evaluations, found)}\n")
+    write_whole(path.with_suffix(".json"), json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n")
     accuracies = "right, % (95 % interval)", [one.accuracy for one in found]
     differences = "difference to the first, points", [one.difference for one in found]
     plot_against_first([one.name for one in found], accuracies, differences, path.with_suffix(".png"), unit=0.01)

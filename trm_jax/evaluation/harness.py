@@ -1,5 +1,6 @@
 """A model for lm-evaluation-harness. This file can be imported only where lm_eval is; `run_harness` imports it by itself."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,16 @@ from trm_jax.hardware import choose_device
 from trm_jax.model import for_decoding
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing, as tasks call it
+# Wishes that are not for us, and the values with which they wish for nothing; the first two are of draws alone.
+OTHERS = {
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "no_repeat_ngram_size": (0,),
+    "num_beams": (1,),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -176,6 +187,12 @@ class TRMHarness(TemplateLM):
         temperature = float(wishes.get("temperature") or 0.0)
         if not wishes.get("do_sample", temperature > 0):
             temperature = 0.0
+        for name, nothing in itertools.islice(OTHERS.items(), 0 if temperature else 2, None):
+            if wishes.get(name) not in (None, *nothing):
+                raise EvaluationError(
+                    f"a task wants {name} {wishes[name]}, which our generation does not have: remove it from the task's "
+                    "generation_kwargs"
+                )
         return prompt, Settings(
             limit=min(wanted, self.max_length - len(prompt)),
             end_tokens=tuple(sorted({*self._model.backbone.config.end_tokens, *self._stops(wishes)[0]})),

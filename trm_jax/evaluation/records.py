@@ -31,16 +31,20 @@ class GradedText:
     form: str | None  # how the answer was stated, see `find_answer`
     correct: StrictBool  # in any form
     strict: StrictBool  # correct, and in a box
+    cut: StrictBool = dataclasses.field(
+        default=False, kw_only=True
+    )  # at the limit of tokens; former versions did not say
 
     @classmethod
-    def of(cls, text: str, expected: str | None) -> Self:
+    def of(cls, text: str, expected: str | None, cut: bool = False) -> Self:
         r"""Grades a text against the answer that is expected.
 
         Example: `GradedText.of(r"so \boxed{4}", "4").correct`.
         """
         found = find_answer(text)
         correct = found is not None and same_answer(found.text, expected)
-        return cls(text, found and found.text, found and found.form, correct, correct and found.form == "boxed")
+        strict = correct and found.form == "boxed"
+        return cls(text, found and found.text, found and found.form, correct, strict, cut=cut)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +67,18 @@ class GradedAnswer(GradedText):
 
     @classmethod
     def grade(
-        cls, index: int, row: Row, texts: Sequence[str], completions: Sequence[Completion], seconds: float
+        cls,
+        index: int,
+        row: Row,
+        texts: Sequence[str],
+        completions: Sequence[Completion],
+        seconds: float,
+        end_tokens: Collection[int],
     ) -> Self:
         """Grades the samples of a question; the answer that most of them give counts."""
         expected = reference_answer(row["answer"])
-        samples = tuple(GradedText.of(text, expected) for text in texts)
+        is_cut = [completion.tokens[-1] not in end_tokens for completion in completions]
+        samples = tuple(GradedText.of(text, expected, cut) for text, cut in zip(texts, is_cut, strict=True))
         winner = majority([sample.extracted for sample in samples])
         steps = [step for completion in completions for step in completion.steps]
         return cls(

@@ -248,9 +248,9 @@ def write_losses(found: Sequence[LossComparison], folder: pathlib.Path) -> None:
     Example: `write_losses(found, pathlib.Path("out"))`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.md").write_text(loss_table(found) + "\n", encoding="utf-8")
+    write_whole(folder / "comparison.md", loss_table(found) + "\n")
     content = json.dumps([dataclasses.asdict(one) for one in found], indent=1)
-    (folder / "comparison.json").write_text(content + "\n", encoding="utf-8")
+    write_whole(folder / "comparison.json", content + "\n")
     losses = "nats a token (95 % interval)", [one.loss for one in found]
     differences = "above the first, nats a token", [one.above_first for one in found]
     plot_against_first([one.name for one in found], losses, differences, folder / "comparison.png")

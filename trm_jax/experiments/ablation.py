@@ -12,6 +12,7 @@ from trm_jax.experiments.ablation_report import report
 from trm_jax.files import locked
 
 PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
+TRUE_OR_FALSE = ("freeze-head",)  # options that are no flags, because their default depends on the preset
 OWN = ("model", "output", "data", "seed", "eval-limit", "cache-hidden")  # options of train.py that a variant cannot set
 # A function that runs a script with options to its end, and raises a UserError if it fails.
 RunScript = Callable[..., None]
@@ -95,7 +96,7 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
     """The options, for example `{"batch-size": 8, "random-depth": True}`, as arguments of a command line."""
     words = []
     for name, value in options.items():
-        if isinstance(value, bool):
+        if isinstance(value, bool) and name not in TRUE_OR_FALSE:
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

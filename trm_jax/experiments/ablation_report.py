@@ -26,6 +26,7 @@ from trm_jax.evaluation import (
     read_evaluation,
     shared_questions,
 )
+from trm_jax.files import write_whole
 from trm_jax.hardware import count_flops, count_weights
 from trm_jax.model import Qwen, abstract_qwen, abstract_trm, cast
 from trm_jax.training import (
@@ -142,9 +143,9 @@ def report(
     control = next(variant for variant in variants if variant.name == against)
     rows = [_row(variant, baseline, control) for variant in variants]
     text = _markdown(rows, against, base, baseline)
-    (folder / "report.md").write_text(text + "\n")
+    write_whole(folder / "report.md", text + "\n")
     summary = {"questions": len(questions), "backbone": float(baseline.mean()), "variants": rows}
-    (folder / "report.json").write_text(json.dumps(summary, indent=1, default=dataclasses.asdict) + "\n")
+    write_whole(folder / "report.json", json.dumps(summary, indent=1, default=dataclasses.asdict) + "\n")
     _plot(variants, baseline, folder / "report.png")
     return text
 

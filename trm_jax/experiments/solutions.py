@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trm_jax.data import Row
+from trm_jax.data import Row, without_next_question
 from trm_jax.errors import UserError
 from trm_jax.evaluation import GradedAnswer, require_jsonl
-from trm_jax.files import write_whole
+from trm_jax.files import read_object, write_whole
 
 
 def samples_file(output: pathlib.Path) -> pathlib.Path:
@@ -24,19 +24,29 @@ def samples_file(output: pathlib.Path) -> pathlib.Path:
 
 
 def right_solutions(answer: GradedAnswer, keep: int) -> Iterator[Row]:
-    """At most `keep` different solutions of a graded question, as rows for training; each has the right answer in a box."""
-    texts = dict.fromkeys(sample.text.strip() for sample in answer.every_sample if sample.strict)
-    for text in list(texts)[:keep]:
+    """At most `keep` different solutions of a graded question, as rows for training; each has the right answer in a box.
+
+    What comes behind the answer would be learned, too: of a sample that goes on with another question that is left out,
+    and one that was cut at the limit of tokens is none.
+    """
+    right = (sample for sample in answer.every_sample if sample.strict)
+    texts = ((without_next_question(sample.text).strip(), sample) for sample in right)
+    whole = dict.fromkeys(text for text, sample in texts if not sample.cut or text != sample.text.strip())
+    for text in list(whole)[:keep]:
         yield {"question": answer.question, "answer": text}
 
 
 def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: int, settings: Mapping[str, Any]) -> str:
     """Writes the right solutions of all questions as JSON lines, and settings and counts beside them.
 
-    Returns the counts for a person.
+    A file of more questions stays as it is. Returns the counts for a person.
 
     Example: `print(write_solutions(path, evaluate(rows, tokenizer, generate, samples=4), keep=4, settings={}))`.
     """
+    summary = path.with_suffix(".json")
+    before = read_object(summary, UserError).get("questions", 0) if path.exists() and summary.exists() else 0
+    if isinstance(before, int) and before > len(answers):
+        return f"{path} stays as it is, with solutions of {before:,} questions: these are the first {len(answers):,} of them"
     kept = [list(right_solutions(answer, keep)) for answer in answers]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for rows in kept for row in rows]
     write_whole(path, "".join(lines))
@@ -44,14 +54,16 @@ def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: i
     counts = {
         "questions": len(answers),
         "questions_without": sum(not rows for rows in kept),
-        "samples": len(samples),
+        "drawn": len(samples),
         "right": sum(sample.correct for sample in samples),
         "right_but_not_boxed": sum(sample.correct and not sample.strict for sample in samples),
+        "right_but_cut": sum(sample.strict and sample.cut for sample in samples),
         "solutions": len(lines),
     }
-    write_whole(path.with_suffix(".json"), json.dumps({**settings, **counts}, indent=2) + "\n")
+    write_whole(summary, json.dumps({**settings, **counts}, indent=2) + "\n")
     return (
-        f"{counts['right']:,} of {counts['samples']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
-        f"a box\n{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"
+        f"{counts['right']:,} of {counts['drawn']:,} samples are right, {counts['right_but_not_boxed']:,} of them without "
+        f"a box, and {counts['right_but_cut']:,} cut at the limit of tokens\n"
+        f"{counts['questions_without']:,} of {counts['questions']:,} questions have no right solution\n"
         f"{counts['solutions']:,} different right solutions are in {path}"
     )

@@ -13,6 +13,7 @@ import jax
 from trm_jax.data import Row, encode_prompts, reference_answer
 from trm_jax.decoding import DecodeConfig, decode_config, generate_each
 from trm_jax.evaluation import GradedText, Interval, accuracy, error_bars, paired_difference
+from trm_jax.files import write_whole
 from trm_jax.hardware import count_bytes
 from trm_jax.model import QwenTRM
 
@@ -123,9 +124,9 @@ def write_sweep(found: Sequence[Measured], rows: Sequence[Row], path: pathlib.Pa
     Example: `write_sweep(found, rows, folder / "depth", "supervision steps")`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".md").write_text(sweep_table(found) + "\n")
+    write_whole(path.with_suffix(".md"), sweep_table(found) + "\n")
     figures = {"questions": [row["question"] for row in rows], "ways": [one.to_json() for one in found]}
-    path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_whole(path.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
     by_depth = sum(", T=" not in one.name for one in found)  # the other ways are no part of the curve
     plot(found, label, path.with_suffix(".png"), joined=by_depth)
 
