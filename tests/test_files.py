@@ -86,6 +86,7 @@ def test_lines_end_where_json_lines_end(tmp_path):
 
 
 def test_the_lock_of_the_current_folder_lies_beside_it(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
+    (tmp_path / "here/there").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    assert {lock_beside(pathlib.Path(name)) for name in (".", "../here", "")} == {tmp_path / ".here.lock"}
+    locks = {lock_beside(pathlib.Path(name)).resolve() for name in (".", "../here", "", "../here/there/..")}
+    assert locks == {tmp_path / ".here.lock"}

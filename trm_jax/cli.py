@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import select
 import signal
 import sys
 import traceback
@@ -21,6 +22,7 @@ from trm_jax.errors import UserError
 
 Options = TypeVar("Options", bound="CommonOptions")
 
+OUTPUT = 1  # the file descriptor of standard output
 BAD_INPUT, INTERRUPTED, READER_GONE = 2, 130, 141  # exit statuses; the last is that of a command that SIGPIPE ends
 NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EMFILE  # that TensorStore calls exhausted resources, as JAX does memory
 LESS_MEMORY = "batch_size", "rows", "max_length", "max_new_tokens"  # options by which a script needs less of it
@@ -205,15 +207,15 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
     try:
         _require_texts(sys.argv[1:])
         main(parsed)
+        print(end="", flush=True)  # here, where it is known what to do if nobody reads any more
         processes.part()
-        sys.stdout.flush()  # here, where it is known what to do if nobody reads any more
-    except BrokenPipeError:
-        processes.end_all("nobody reads the output any more", READER_GONE)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written would fail again
-        sys.exit(READER_GONE)
     except KeyboardInterrupt:
         _end(script, "interrupted; what was saved stays", INTERRUPTED)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            processes.end_all("nobody reads the output any more", READER_GONE)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)  # what is still to be written would fail again
+            sys.exit(READER_GONE)
         message = _message(error, parsed)
         if message is None:
             processes.end_by_fault(error)
@@ -221,6 +223,13 @@ def run(main: Callable[[Options], None], options: type[Options], description: st
         if parsed.debug:
             traceback.print_exception(error)
         _end(script, message, BAD_INPUT)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose other end is closed; it may be another pipe that is broken."""
+    poll = select.poll()
+    poll.register(OUTPUT, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _require_texts(arguments: Sequence[str]) -> None:

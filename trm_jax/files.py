@@ -53,7 +53,7 @@ def is_cached(path: pathlib.Path) -> bool:
 
 def lock_beside(path: pathlib.Path) -> pathlib.Path:
     """The lock file beside a file or folder that is replaced as a whole; a lock inside it would be replaced too."""
-    path = pathlib.Path(os.path.abspath(path))  # `.` has no name
+    path = path if path.name.strip(".") else path.resolve()  # `.` has no name
     return path.with_name(f".{path.name}.lock")
 
 

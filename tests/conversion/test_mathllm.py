@@ -56,11 +56,26 @@ def test_faults_of_an_original_checkpoint_are_named(tmp_path):
         original.read_trm_checkpoint(tmp_path / "trm_model.pt", tiny_qwen_config(vocab_size=700))
 
 
+@pytest.mark.parametrize("head", [None, torch.tensor(1.0), torch.ones(61), torch.ones(0, 24)])
+def test_a_head_of_another_shape_is_named(tmp_path, head):
+    path = tmp_path / "trm_model.pt"
+    save_original(path, tiny_model("mathllm").trm)
+    content = torch.load(path)
+    content["heads"] |= {"lm_head.weight": head}
+    if head is None:
+        del content["heads"]["lm_head.weight"]
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"heads\.lm_head\.weight"):
+        original.read_trm_checkpoint(path, tiny_qwen_config(vocab_size=70))
+
+
 def test_the_base_of_the_rotation_is_the_backbones_where_the_original_had_the_same(tmp_path, pickled_config):
     config, path = tiny_qwen_config(), tmp_path / "trm_model.pt"
     pickled_config.rope_theta = config.rope_theta
     save_original(path, tiny_model("mathllm").trm, config=pickled_config)
     assert original.read_trm_checkpoint(path, config)[0].config.rope_theta is None
+    save_original(path, tiny_model("mathllm").trm)  # without a config: as its defaults are
+    assert original.read_trm_checkpoint(path, config)[0].config.rope_theta == 1e6
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_heads", 2), ("eps", 1e-5)])

@@ -31,7 +31,10 @@ from trm_jax.data.plain_numbers import parse_number
         ("#### 7\nQ: 1 + 1?\n#### 2", "7", "marked"),
         ("I say it again.\nProblem: Tom has 3 apples.\nSo \\boxed{18}.\nProblem: 5 more? 9", "18", "boxed"),
         ("Sure.\n\n**Question:** Tom has 3 apples.\n\n**Answer:** 18", "18", "marked"),
-        ("First, 3 rows.\nQ: how many in each? A: 6\nSo 3*6 = \\boxed{18}", "18", "boxed"),
+        ("Let us look.\nQ: how many in each? A: 6\nSo 3*6 = \\boxed{18}", "18", "boxed"),
+        ("So the total is 18.\n\nQuestion: A?\nAnswer: 4\n\nQuestion: B?", "18", "number"),
+        ("So 12.\n\nQuestion: 1+1?\n#### 2", "12", "number"),
+        ("<think>\nSo \\boxed{4}? No.\nProblem: 3 + 4.\n</think>\nSo \\boxed{7}.\nQ: 1? 8", "7", "boxed"),
         ("### Step 1\nProblem 1: find x\n\\boxed{18}", "18", "boxed"),
         ("#### 1\n#### 2\nmore: 3", "2", "marked"),
         ("an open \\boxed{4", "4", "number"),
@@ -62,16 +65,17 @@ def test_how_an_answer_is_stated(text, answer, form):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "answer"),
     [
-        "\\boxed{\\text{Number of all of the remaining eggs sold at the farmers market} - x = 18}",
-        "The answer is Total money earned by Janet every single day at the market, in dollars = 18",
-        "\\boxed{" + "\\sqrt{is the answer is the answer is the answer = " * 12 + "18}",
+        ("\\boxed{\\text{Number of all the eggs sold at the farmers market} - x = 18}", "\\text{Number of"),
+        ("The answer is Total money earned by Janet every single day at the market, in dollars = 18", "18"),
+        ("\\boxed{" + "\\sqrt{is the answer is the answer is the answer = " * 12 + "18}", "18"),
     ],
 )
-def test_words_before_an_equals_sign_are_no_puzzle(text):
-    """Looked at in each of the ways in which their letters can be cut into words, they would take longer than a life."""
-    find_answer(text)
+def test_words_before_an_equals_sign_are_no_puzzle(text, answer):
+    started = time.process_time()
+    assert find_answer(text).text.startswith(answer)
+    assert time.process_time() - started < 20  # with each way to cut their letters into words it would not return
 
 
 @pytest.mark.parametrize("text", ["", "none at all", "version 1.2.3", "5x", "x7", "\\boxed{", "####"])

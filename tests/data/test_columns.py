@@ -124,7 +124,9 @@ def test_a_question_without_its_choices_is_refused():
     with pytest.raises(DataError, match="here: the choices are in 'choices'"):
         to_row(values, None, "here")
     assert to_row(values, ("question", "answer"), "here")["question"] == "Which is prime?"
-    for nothing in (None, [], ""):
+    with pytest.raises(DataError, match="here: the choices are in 'options'"):
+        to_row(values | {"choices": None, "options": {"text": ["4", "5"], "label": ["A", "B"]}}, None, "here")
+    for nothing in (None, [], "", float("nan"), {"text": [], "label": []}):
         assert to_row(values | {"choices": nothing}, None, "here")["question"] == "Which is prime?"
 
 

@@ -34,7 +34,7 @@ def solve(prompts):
 
 
 def answer(prompt: int, text: str, sample: int = 0, steps=()) -> Completion:
-    return Completion(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text))
+    return Completion(prompt, sample, [ord(c) for c in text], list(steps) or [3] * len(text), True)
 
 
 def test_records_are_graded_and_in_order(tmp_path):
@@ -49,6 +49,7 @@ def test_records_are_graded_and_in_order(tmp_path):
         "form": "boxed",
         "correct": False,
         "strict": False,
+        "cut": False,
         "tokens": 9,
         "steps": 3.0,
         "seconds": 0,

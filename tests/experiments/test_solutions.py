@@ -41,5 +41,7 @@ def test_what_comes_behind_the_answer_is_not_learned(tmp_path):
     graded = answer("q", samples)
     assert [sample.strict for sample in samples] == [True] * 3
     assert [row["answer"] for row in right_solutions(graded, keep=4)] == ["so \\boxed{1}.", wordy]
+    thought = "<think>\nSo \\boxed{4}? No.\nProblem: 3 + 4.\n</think>\nSo \\boxed{7}"
+    assert [row["answer"] for row in right_solutions(answer("q", [GradedText.of(thought, "7")]), keep=1)] == [thought]
     write_solutions(tmp_path / "out.jsonl", [graded], keep=4, settings={})
-    assert json.loads((tmp_path / "out.json").read_text())["right_but_cut"] == 2
+    assert json.loads((tmp_path / "out.json").read_text())["right_but_cut"] == 1

@@ -23,15 +23,16 @@ class Peer:
         self.backbone = {k: v for k, v in backbone.items() if not k.startswith("layers.")}
         stacked = {k.removeprefix("layers."): v for k, v in backbone.items() if k.startswith("layers.")}
         self.layers = [{k: v[layer].contiguous() for k, v in stacked.items()} for layer in range(qwen.num_layers)]
-        half = torch.arange(0, qwen.head_size, 2, device=backbone["embedding"].device).float()
-        self.frequencies = qwen.rope_theta ** (-half / qwen.head_size)
+        half = torch.arange(0, qwen.head_size, 2, device=backbone["embedding"].device).float() / qwen.head_size
+        self.frequencies = {theta: theta**-half for theta in (qwen.rope_theta, config.rope_theta or qwen.rope_theta)}
 
     def angles(self, start, length):
-        """Cosine and sine for positions start … start + length − 1, [length, H]."""
-        positions = torch.arange(start, start + length, device=self.frequencies.device)
-        angles = (positions[:, None] * self.frequencies).repeat(1, 2)
-        dtype = self.backbone["embedding"].dtype
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        """Cosine and sine for positions start … start + length − 1, [length, H]: the backbone's, and the recursion's."""
+        embedding = self.backbone["embedding"]
+        positions = torch.arange(start, start + length, device=embedding.device)
+        angles = [(positions[:, None] * each).repeat(1, 2) for each in self.frequencies.values()]
+        pairs = [(each.cos().to(embedding.dtype), each.sin().to(embedding.dtype)) for each in angles]
+        return pairs[0], pairs[-1]
 
     def attention(self, h, weights, prefix, kv_heads, angles, past=None):
         """Attention over h[B, S, D] behind the past's (k, v)[B, K, T, H], and all (k, v)."""
@@ -126,9 +127,9 @@ class Peer:
         cache = past = None
         chosen, start = [], 0
         for _ in range(count):
-            angles = self.angles(start, tokens.shape[1])
-            x, levels, cache = self.hidden_states(tokens, angles, cache)
-            y, past = self.think(self.context(x, levels), angles, past, per_pass)
+            of_backbone, of_trm = self.angles(start, tokens.shape[1])
+            x, levels, cache = self.hidden_states(tokens, of_backbone, cache)
+            y, past = self.think(self.context(x, levels), of_trm, past, per_pass)
             start += tokens.shape[1]
             tokens = self.logits(x[:, -1:], y[:, -1:]).argmax(-1)
             chosen.append(tokens)
@@ -145,8 +146,8 @@ class PeerTrainer(ReferenceTrainer):
     def train_padded(self, tokens, positions, labels):
         """One batch: tokens[B, S] and, for each label[B, R] or IGNORED, the slot[B, R] before it. Returns the losses."""
         model, losses = self.model, []
-        angles = model.angles(0, tokens.shape[1])
-        x, levels, _ = model.hidden_states(tokens, angles)
+        of_backbone, of_trm = model.angles(0, tokens.shape[1])
+        x, levels, _ = model.hidden_states(tokens, of_backbone)
         if self.logits_everywhere:
             rows = torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(labels)
             seen, everywhere = labels != IGNORED, torch.full_like(tokens, IGNORED)
@@ -157,7 +158,7 @@ class PeerTrainer(ReferenceTrainer):
             self.optimizer.zero_grad()
             c = model.context(x, levels)
             y, z = model.start(c) if y is None else (y, z)
-            y, z = model.supervision_step(c, y, z, angles)
+            y, z = model.supervision_step(c, y, z, of_trm)
             pair = (x, y) if self.logits_everywhere else (at(x, positions), at(y, positions))
             logits = model.logits(*pair).float()
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)

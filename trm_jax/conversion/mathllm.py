@@ -18,6 +18,7 @@ from trm_jax.model import NORM_EPS, TRM, WeightsError
 COMPONENTS = ("interface", "engine", "heads")
 HEAD = "heads.lm_head.weight"
 PADDING = 128  # rows that a head may have fewer than the backbone: as many as Qwen2.5's smaller heads have
+ROPE_THETA = 1e6  # the original's, unless it was set
 COMPILED = "_orig_mod."  # what torch.compile puts into names
 LOOP_COUNTS = {"latent_updates": "n_latent", "recursions": "T_recursion", "supervision_steps": "N_supervision"}
 
@@ -50,7 +51,7 @@ def _config(settings: dict[str, Any], backbone: QwenConfig, path: pathlib.Path) 
     ]:
         raise WeightsError(f"{path} does not fit this backbone: {listing(others)}")
     found = {ours: settings[theirs] for ours, theirs in LOOP_COUNTS.items() if theirs in settings}
-    theta = settings.get("rope_theta")
+    theta = settings.get("rope_theta", ROPE_THETA)
     return TRMConfig.mathllm(**found, rope_theta=None if theta == backbone.rope_theta else theta)
 
 
@@ -101,11 +102,12 @@ def _fill(abstract: TRM, tensors: dict[str, Any], path: pathlib.Path) -> TRM:
     if others := [name for name, tensor in tensors.items() if not _is_dense(tensor)]:
         raise WeightsError(f"{path} holds something else than dense floating-point tensors: {listing(others)}")
     arrays = {key: tensor.float().numpy() for key, tensor in tensors.items()}
-    missing = abstract.head.shape[0] - len(arrays.get(HEAD, []))
+    head = arrays.get(HEAD)
+    missing = abstract.head.shape[0] - len(head) if head is not None and head.ndim == 2 and len(head) else 0
     if 0 < missing <= PADDING:
         # The original has 151,936 rows for a 7B, too, whose 152,064 are more than its tokenizer has tokens.
         _log.info("%s has a head of %d tokens fewer than the backbone; its last row stands for them", path, missing)
-        arrays[HEAD] = np.pad(arrays[HEAD], ((0, missing), (0, 0)), mode="edge")
+        arrays[HEAD] = np.pad(head, ((0, missing), (0, 0)), mode="edge")
     return from_original(abstract, {key: array.shape for key, array in arrays.items()}, arrays.__getitem__, path)
 
 

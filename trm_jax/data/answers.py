@@ -1,5 +1,6 @@
 """Finds the final answer of a worked solution."""
 
+import itertools
 import re
 from typing import Literal, NamedTuple
 
@@ -39,26 +40,32 @@ def find_answer(solution: str) -> FinalAnswer | None:
     the last number.
 
     A heading behind `####` is no answer. None if there is none of these, or if the last number cannot be parsed: an
-    earlier number would not be the answer. What stands behind a thought alone counts, and of that what
-    `without_next_question` leaves.
+    earlier number would not be the answer. A thought does not count, nor does what `without_next_question` leaves out.
 
     Example: `find_answer("so it is #### 7")` is `FinalAnswer("7", "marked")`.
     """
-    return stated_answer(without_next_question(THOUGHT.sub("", solution) or solution))
+    solution = without_next_question(solution)
+    return stated_answer(THOUGHT.sub("", solution) or solution)
 
 
 def without_next_question(solution: str) -> str:
-    """A completion up to where it goes on with another question. Before it states an answer, it only says its own again.
+    """A completion up to where it goes on with another question, which is behind an answer.
 
-    One that states no answer anywhere, but may end in a number, ends before the first question, too.
+    A question before which there is no answer is its own, said again. An answer is in a box, or marked, or a number in
+    the last line.
 
     Example: `without_next_question("\\boxed{7}\nQuestion: 2 + 2?")` is `"\\boxed{7}"`.
     """
-    starts = [question.start() for question in QUESTION.finditer(solution)]
-    end = next((start for start in starts if _explicit(solution[:start])), None)
-    if end is None and starts and not _explicit(solution):
-        [end, *_] = starts
-    return solution[:end] or solution
+    thought = THOUGHT.match(solution)
+    starts = [question.start() for question in QUESTION.finditer(solution, thought.end() if thought else 0)]
+    parts = itertools.pairwise([thought.end() if thought else 0, *starts])
+    end = next((end for start, end in parts if _ends_in_answer(solution[start:end])), None)
+    return solution[:end]
+
+
+def _ends_in_answer(text: str) -> bool:
+    last = text.strip().rpartition("\n")[2].strip("#* ")
+    return _explicit(text) is not None or (not HEADING.match(last) and bool(last_number(last)))
 
 
 def marked_span(solution: str) -> tuple[int, int] | None:

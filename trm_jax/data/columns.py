@@ -25,11 +25,9 @@ PAIRS: tuple[Columns, ...] = (
     ("instruction", "response"),  # Dolly
 )
 CHATS = ("messages", "conversations")  # columns that hold a list of turns
-BELONGS = {
-    "instruction": ("input", "context"),
-    "question": ("context",),
-}  # columns that belong to a question in this one
-BEFORE = {"question": ("body",)}  # the same, before the question (SVAMP, ASDiv)
+# Columns that belong to a question in this one, before it (SVAMP, ASDiv) and behind it.
+BEFORE = {"question": ("body",)}
+BEHIND = {"instruction": ("input", "context"), "question": ("context",)}
 CHOICES = ("choices", "options")  # without these a question cannot be answered
 STATED = ("answer", "expected_answer")  # columns with the bare answer, beside a solution that may not state it
 NO_ANSWER = ("proof", "notfound")  # what NuminaMath has there if there is none
@@ -76,12 +74,12 @@ def to_row(values: Mapping[str, Any], columns: Columns | None, where: str) -> Ro
     for name, text in zip(columns, texts, strict=True):
         _check(text, name, where)
     question, answer = (text.strip() for text in texts)
-    if recognised and (choices := next((name for name in CHOICES if values.get(name)), None)):
+    if recognised and (choices := next((name for name in CHOICES if _offers(values.get(name))), None)):
         raise DataError(
             f"{where}: the choices are in {choices!r}, where a question does not show them: write them into the question, "
             "and name the columns with --question-column and --answer-column"
         )
-    before, behind = (_beside(values, parts.get(columns[0], ()), where) for parts in (BEFORE, BELONGS))
+    before, behind = (_beside(values, parts.get(columns[0], ()), where) for parts in (BEFORE, BEHIND))
     question = "\n\n".join([*before, question, *behind])
     beside = _beside(values, [name for name in STATED if name not in columns], where)
     stated = next((text for text in beside if text.casefold() not in NO_ANSWER), None)
@@ -113,6 +111,13 @@ def written(value: Any) -> Any:
 def _without_case(values: Mapping[str, Any]) -> dict[str, Any]:
     """The columns by their names in lower case; of two that differ in case alone the one in lower case counts."""
     return {name.casefold(): values[name] for name in sorted(values)}
+
+
+def _offers(choices: Any) -> bool:
+    """Whether a column holds choices: a list of them, their texts beside their letters (ARC), or a text."""
+    if isinstance(choices, Mapping):
+        return any(map(_offers, choices.values()))
+    return isinstance(choices, str | Sequence) and len(choices) > 0
 
 
 def _beside(values: Mapping[str, Any], names: Sequence[str], where: str) -> Iterator[str]:

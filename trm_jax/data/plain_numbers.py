@@ -78,9 +78,8 @@ QUANTITY = re.compile(
     rf"(?: ?/ ?(?P<bottom>{DIGITS})|e(?P<power>-?\d{{1,2}}))?"
     rf"(?P<behind>(?!! )(?:{GLUED}(?:\^[23])?)?(?:(?:[,;]? ?!? |/)\(?{UNIT}\)?)*)(?P<end>[.,;?!'\"”’]*)"
 )
-NAME = re.compile(
-    rf"(?:(?>{WORD})[.:'()]* ?)*"
-)  # before an equals sign; words are whole, or it would try each cut of them
+# Before an equals sign. Words are atomic, or each way to cut their letters into words would be tried.
+NAME = re.compile(rf"(?:(?>{WORD})[.:'()]* ?)*")
 CALCULATION = re.compile(
     rf"(?:[^:\d=]*: ?(?=[\d(\[{{√\\-])|(?:{WORD} )*(?=\d)|)"
     r"(?:[-+*/×÷·^!()\[\]{}.,\d ]|\\times|\\cdot|\\div|\\sqrt)*(?<![-+*/×÷·^(\[{]) ?"

@@ -29,7 +29,8 @@ def read_tokenizer(folder: str | os.PathLike):
     folder = pathlib.Path(folder)
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise TokenizerError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json is there")
-    if pointers := [path for path in folder.glob("*.json") if is_pointer(path)]:
+    files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")]
+    if pointers := [path for path in files if path.is_file() and is_pointer(path)]:
         raise TokenizerError(f"{pointers[0]} is a pointer of Git LFS, not the file itself: git lfs pull fetches it")
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:

@@ -1,7 +1,7 @@
 """Generation for any number of prompts: a row that ends makes room for the next prompt while the others go on."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from trm_jax.decoding.room import Room
@@ -24,6 +24,7 @@ class Completion:
     sample: int  # number of the sample of this prompt, from 0
     tokens: list[int]  # the end token included
     steps: list[int]  # supervision steps that each token took; zeros for the backbone alone
+    ended: bool  # by an end token, or because it was whole; else at the limit of tokens
 
 
 def generate(
@@ -127,11 +128,14 @@ def generate_each(
     return _run(
         Rows(model, config, rows, capacity, max(limits), Reading.of_batch(rows, samples, row_parts())),
         requests,
+        config.end_tokens,
         is_whole,
     )
 
 
-def _run(rows: Rows, requests: Mapping[int, Request], is_whole: IsWhole | None) -> Iterator[Completion]:
+def _run(
+    rows: Rows, requests: Mapping[int, Request], ends: Collection[int], is_whole: IsWhole | None
+) -> Iterator[Completion]:
     """The longest prompts first: rows of like length share a capacity, and short ones are left for the end."""
     waiting = sorted(requests, key=lambda number: -len(requests[number].prompt))
     samples, wanted = requests[0].samples, 0
@@ -147,5 +151,6 @@ def _run(rows: Rows, requests: Mapping[int, Request], is_whole: IsWhole | None) 
             if not found.finished and is_whole and is_whole(found.request, found.tokens):
                 stopped.add((found.request, found.sample))
             if found.finished or (found.request, found.sample) in stopped:
-                yield Completion(found.request, found.sample, found.tokens.tolist(), found.steps.tolist())
+                ended = not found.finished or int(found.tokens[-1]) in ends
+                yield Completion(found.request, found.sample, found.tokens.tolist(), found.steps.tolist(), ended)
         rows.stop(stopped)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from trm_jax.checkpoints import SavedModel
-from trm_jax.data import Row, encode_prompts, end_token, public_name
+from trm_jax.data import Row, encode_prompts, public_name
 from trm_jax.decoding import GREEDY, Completion, DecodeConfig, Sampling
 from trm_jax.errors import differences, listing
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
@@ -116,11 +116,11 @@ def _answers(
     Process 0 gets all, the others only their own.
     """
     process, count = number()
-    own, ends = list(prompts)[process::count], {*tokenizer.all_special_ids, end_token(tokenizer)}
+    own = list(prompts)[process::count]
 
     def grade(place: int, completions: Sequence[Completion]) -> GradedAnswer:
         texts = [tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-        return GradedAnswer.grade(own[place], rows[own[place]], texts, completions, 0.0, ends)
+        return GradedAnswer.grade(own[place], rows[own[place]], texts, completions, seconds=0.0)
 
     graded = (grade(*question) for question in by_question(generate([prompts[index] for index in own]), samples))
     others = len(prompts) - len(own)

@@ -1,6 +1,5 @@
 """A model for lm-evaluation-harness. This file can be imported only where lm_eval is; `run_harness` imports it by itself."""
 
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,16 +16,10 @@ from trm_jax.hardware import choose_device
 from trm_jax.model import for_decoding
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing, as tasks call it
-# Wishes that are not for us, and the values with which they wish for nothing; the first two are of draws alone.
-OTHERS = {
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "repetition_penalty": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "no_repeat_ngram_size": (0,),
-    "num_beams": (1,),
-}
+# What a task may ask for and our generation does not have, of draws and of all, and the values that ask for nothing.
+OF_DRAWS = {"top_k": (0, -1), "min_p": (0,), "typical_p": (1,)}
+OF_ALL = {"repetition_penalty": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "length_penalty": (1,)}
+OF_ALL |= {"no_repeat_ngram_size": (0,), "num_beams": (1,)}
 _log = logging.getLogger(__name__)
 
 
@@ -164,7 +157,7 @@ class TRMHarness(TemplateLM):
         pairs = []
         for _, context, continuation in requests:
             continuation = continuation[-self.max_length :]
-            text = (context + continuation)[-(self.max_length + 1) :]
+            text = (context + continuation)[-(self.max_length + bool(continuation)) :]
             pairs.append((text[: len(text) - len(continuation)], continuation))
         scored = score_continuations(
             self._model, pairs, self._choices["head"], self._choices["supervision_steps"], self._batch_size
@@ -187,7 +180,7 @@ class TRMHarness(TemplateLM):
         temperature = float(wishes.get("temperature") or 0.0)
         if not wishes.get("do_sample", temperature > 0):
             temperature = 0.0
-        for name, nothing in itertools.islice(OTHERS.items(), 0 if temperature else 2, None):
+        for name, nothing in (OF_ALL | (OF_DRAWS if temperature else {})).items():
             if wishes.get(name) not in (None, *nothing):
                 raise EvaluationError(
                     f"a task wants {name} {wishes[name]}, which our generation does not have: remove it from the task's "

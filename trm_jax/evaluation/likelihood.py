@@ -45,8 +45,8 @@ def score_continuations(
     """For each context and continuation the log-probability of each of the continuation's tokens, and whether it is the
     most likely one.
 
-    The logits are those after the last supervision step. A context needs at least one token. What is read for several
-    pairs, as a question is for answers of one token each, is read once. Batches have one number of rows and a few lengths,
+    The logits are those after the last supervision step. A context needs at least one token. A question is read once for all
+    its answers of one token. Batches have one number of rows and a few lengths,
     so that few programs are compiled and a pair's numbers do not depend on the others.
 
     Example: `log_probabilities, greedy = score_continuations(model, [([1, 2], [3])])[0]`.
@@ -54,6 +54,8 @@ def score_continuations(
     steps = model.trm.config.supervision_steps if supervision_steps is None else supervision_steps
     sharing: dict[tuple[int, ...], list[int]] = {}
     for number, (context, continuation) in enumerate(pairs):
+        if not context:
+            raise ValueError(f"the context of pair {number} is empty")
         sharing.setdefault((*context, *continuation[:-1]), []).append(number)
     readings = []
     for tokens, numbers in sharing.items():

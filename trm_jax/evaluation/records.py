@@ -31,9 +31,8 @@ class GradedText:
     form: str | None  # how the answer was stated, see `find_answer`
     correct: StrictBool  # in any form
     strict: StrictBool  # correct, and in a box
-    cut: StrictBool = dataclasses.field(
-        default=False, kw_only=True
-    )  # at the limit of tokens; former versions did not say
+    # Whether it ends at the limit of tokens; former versions did not record it.
+    cut: StrictBool = dataclasses.field(default=False, kw_only=True)
 
     @classmethod
     def of(cls, text: str, expected: str | None, cut: bool = False) -> Self:
@@ -67,18 +66,12 @@ class GradedAnswer(GradedText):
 
     @classmethod
     def grade(
-        cls,
-        index: int,
-        row: Row,
-        texts: Sequence[str],
-        completions: Sequence[Completion],
-        seconds: float,
-        end_tokens: Collection[int],
+        cls, index: int, row: Row, texts: Sequence[str], completions: Sequence[Completion], seconds: float
     ) -> Self:
         """Grades the samples of a question; the answer that most of them give counts."""
         expected = reference_answer(row["answer"])
-        is_cut = [completion.tokens[-1] not in end_tokens for completion in completions]
-        samples = tuple(GradedText.of(text, expected, cut) for text, cut in zip(texts, is_cut, strict=True))
+        pairs = zip(texts, completions, strict=True)
+        samples = tuple(GradedText.of(text, expected, not completion.ended) for text, completion in pairs)
         winner = majority([sample.extracted for sample in samples])
         steps = [step for completion in completions for step in completion.steps]
         return cls(

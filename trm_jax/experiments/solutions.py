@@ -7,7 +7,7 @@ from typing import Any
 
 from trm_jax.data import Row, without_next_question
 from trm_jax.errors import UserError
-from trm_jax.evaluation import GradedAnswer, require_jsonl
+from trm_jax.evaluation import GradedAnswer, GradedText, require_jsonl
 from trm_jax.files import read_object, write_whole
 
 
@@ -29,11 +29,15 @@ def right_solutions(answer: GradedAnswer, keep: int) -> Iterator[Row]:
     What comes behind the answer would be learned, too: of a sample that goes on with another question that is left out,
     and one that was cut at the limit of tokens is none.
     """
-    right = (sample for sample in answer.every_sample if sample.strict)
-    texts = ((without_next_question(sample.text).strip(), sample) for sample in right)
-    whole = dict.fromkeys(text for text, sample in texts if not sample.cut or text != sample.text.strip())
-    for text in list(whole)[:keep]:
+    right = (sample for sample in answer.every_sample if sample.strict and not _is_cut(sample))
+    texts = dict.fromkeys(without_next_question(sample.text).strip() for sample in right)
+    for text in list(texts)[:keep]:
         yield {"question": answer.question, "answer": text}
+
+
+def _is_cut(sample: GradedText) -> bool:
+    """Whether a solution was cut, and not only another question behind it."""
+    return sample.cut and without_next_question(sample.text) == sample.text
 
 
 def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: int, settings: Mapping[str, Any]) -> str:
@@ -46,7 +50,10 @@ def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: i
     summary = path.with_suffix(".json")
     before = read_object(summary, UserError).get("questions", 0) if path.exists() and summary.exists() else 0
     if isinstance(before, int) and before > len(answers):
-        return f"{path} stays as it is, with solutions of {before:,} questions: these are the first {len(answers):,} of them"
+        return (
+            f"{path} stays as it is, with solutions of {before:,} questions: these are the first {len(answers):,} of them, "
+            "for which another --output is needed"
+        )
     kept = [list(right_solutions(answer, keep)) for answer in answers]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for rows in kept for row in rows]
     write_whole(path, "".join(lines))
@@ -57,7 +64,7 @@ def write_solutions(path: pathlib.Path, answers: Sequence[GradedAnswer], keep: i
         "drawn": len(samples),
         "right": sum(sample.correct for sample in samples),
         "right_but_not_boxed": sum(sample.correct and not sample.strict for sample in samples),
-        "right_but_cut": sum(sample.strict and sample.cut for sample in samples),
+        "right_but_cut": sum(sample.strict and _is_cut(sample) for sample in samples),
         "solutions": len(lines),
     }
     write_whole(summary, json.dumps({**settings, **counts}, indent=2) + "\n")

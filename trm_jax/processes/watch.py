@@ -88,7 +88,9 @@ class Watch:
             for link in self._links.values():
                 with contextlib.suppress(OSError):
                     link.send(end=message, status=status)
-        with tqdm.external_write_mode(sys.stderr):  # without the progress bar, which does not come back
-            print(f"{pathlib.Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+        try:
+            with tqdm.external_write_mode(sys.stderr):  # without the progress bar, which does not come back
+                print(f"{pathlib.Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+        finally:
             # Not sys.exit: this may be a thread, and JAX would wait at the end for processes that are gone.
             os._exit(status)

@@ -160,12 +160,13 @@ def _find_backbone(export: pathlib.Path, config: ExportConfig, source: HubModel 
     with locked(place.with_name(f"{place.name}.lock"), place, wait=True):
         if not (place / "config.json").is_file():
             convert(_backbone_source(export, config, source, name), place, config.backbone_dtype)
-            try:
-                config.require_backbone(open_folder(place).model, name)
-            except CheckpointError:
-                shutil.rmtree(place)  # so that it is fetched again, once what is wrong there has been mended
-                raise
-    return open_folder(place).model
+        folder = open_folder(place).model
+        try:
+            config.require_backbone(folder, name)
+        except CheckpointError:
+            shutil.rmtree(place)  # so that it is fetched again, once what is wrong there has been mended
+            raise
+    return folder
 
 
 def _backbone_source(export: pathlib.Path, config: ExportConfig, source: HubModel | None, name: str) -> pathlib.Path:
