@@ -46,9 +46,8 @@ def read_trm_checkpoint(path: pathlib.Path, backbone: QwenConfig) -> tuple[TRM, 
 def _config(settings: dict[str, Any], backbone: QwenConfig, path: pathlib.Path) -> TRMConfig:
     """The config that the original's settings are; what no weight's shape tells must be as ours has it."""
     fixed = {"num_heads": backbone.num_heads, "eps": NORM_EPS}
-    if others := [
-        f"{name} is {settings[name]}, not {own}" for name, own in fixed.items() if settings.get(name, own) != own
-    ]:
+    others = [f"{name} is {settings[name]}, not {own}" for name, own in fixed.items() if settings.get(name, own) != own]
+    if others:
         raise WeightsError(f"{path} does not fit this backbone: {listing(others)}")
     found = {ours: settings[theirs] for ours, theirs in LOOP_COUNTS.items() if theirs in settings}
     theta = settings.get("rope_theta", ROPE_THETA)
