@@ -91,6 +91,7 @@ class Watch:
         try:
             with tqdm.external_write_mode(sys.stderr):  # without the progress bar, which does not come back
                 print(f"{pathlib.Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
-        finally:
+                os._exit(status)
+        finally:  # also where nobody reads the message any more
             # Not sys.exit: this may be a thread, and JAX would wait at the end for processes that are gone.
             os._exit(status)
