@@ -79,8 +79,8 @@ def test_logits_are_computed_up_to_the_last_label_alone(monkeypatch):
         return project(features, head)
 
     monkeypatch.setattr(likelihood, "project", counted)
-    tokens = random_tokens(60, seed=0).tolist()
-    pairs = [(tokens[:split], tokens[split:]) for split in (55, 20, 40)]
+    texts = [random_tokens(60, seed=seed).tolist() for seed in range(3)]
+    pairs = [(text[:split], text[split:]) for text, split in zip(texts, (55, 20, 40), strict=True)]
     score_continuations(model, pairs, "backbone", supervision_steps=97, batch_size=2)  # a number that no other test has
     jax.effects_barrier()
     assert [shape[:2] for shape in computed] == [(2, likelihood.CHUNK)] * (2 + 3)
