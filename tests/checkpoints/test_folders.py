@@ -77,7 +77,7 @@ def test_a_run_finds_its_model_after_a_move(folders, tmp_path, moved):
     assert SavedModel.open(run, open_folder(there / "model")).load().trm.config.tied
 
 
-def test_a_model_of_the_cache_that_is_gone_is_made_again(folders, tmp_path, monkeypatch):
+def test_a_run_whose_model_is_gone_from_the_cache_says_how_to_make_it_again(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shutil.copytree(folders[0] / "train", tmp_path / "train")
     edit_json(tmp_path / "train/config.json", model=str(tmp_path / "trm_jax/backbones/gone"))

@@ -17,7 +17,9 @@ from trm_jax.model import NORM_EPS, TRM, WeightsError
 
 COMPONENTS = ("interface", "engine", "heads")
 HEAD = "heads.lm_head.weight"
-PADDING = 128  # rows that a head may have fewer than the backbone: as many as Qwen2.5's smaller heads have
+# Rows that a head may lack, at most. The original has 151,936 for a 7B, too, which has 152,064: more than its tokenizer has
+# tokens, so that none of these is ever written.
+MOST_MISSING = 128
 ROPE_THETA = 1e6  # the original's, unless it was set
 COMPILED = "_orig_mod."  # what torch.compile puts into names
 LOOP_COUNTS = {"latent_updates": "n_latent", "recursions": "T_recursion", "supervision_steps": "N_supervision"}
@@ -100,14 +102,19 @@ def _mathllm_trm(backbone: QwenConfig, config: TRMConfig) -> TRM:
 def _fill(abstract: TRM, tensors: dict[str, Any], path: pathlib.Path) -> TRM:
     if others := [name for name, tensor in tensors.items() if not _is_dense(tensor)]:
         raise WeightsError(f"{path} holds something else than dense floating-point tensors: {listing(others)}")
-    arrays = {key: tensor.float().numpy() for key, tensor in tensors.items()}
-    head = arrays.get(HEAD)
-    missing = abstract.head.shape[0] - len(head) if head is not None and head.ndim == 2 and len(head) else 0
-    if 0 < missing <= PADDING:
-        # The original has 151,936 rows for a 7B, too, whose 152,064 are more than its tokenizer has tokens.
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    rows, *width = shapes.get(HEAD) or (0,)
+    missing = abstract.head.shape[0] - rows
+    is_shorter = rows > 0 and len(width) == 1 and 0 < missing <= MOST_MISSING
+    if is_shorter:
         _log.info("%s has a head of %d tokens fewer than the backbone; its last row stands for them", path, missing)
-        arrays[HEAD] = np.pad(head, ((0, missing), (0, 0)), mode="edge")
-    return from_original(abstract, {key: array.shape for key, array in arrays.items()}, arrays.__getitem__, path)
+        shapes[HEAD] = (rows + missing, *width)
+
+    def read(key: str) -> np.ndarray:
+        array = tensors[key].float().numpy()
+        return np.pad(array, ((0, missing), (0, 0)), mode="edge") if is_shorter and key == HEAD else array
+
+    return from_original(abstract, shapes, read, path)
 
 
 def _is_dense(tensor: Any) -> bool:

@@ -57,13 +57,14 @@ def without_next_question(solution: str) -> str:
     Example: `without_next_question("\\boxed{7}\nQuestion: 2 + 2?")` is `"\\boxed{7}"`.
     """
     thought = THOUGHT.match(solution)
-    starts = [question.start() for question in QUESTION.finditer(solution, thought.end() if thought else 0)]
-    parts = itertools.pairwise([thought.end() if thought else 0, *starts])
-    end = next((end for start, end in parts if _ends_in_answer(solution[start:end])), None)
+    behind = thought.end() if thought else 0
+    parts = itertools.pairwise([behind, *(question.start() for question in QUESTION.finditer(solution, behind))])
+    end = next((end for start, end in parts if _has_answer(solution[start:end])), None)
     return solution[:end]
 
 
-def _ends_in_answer(text: str) -> bool:
+def _has_answer(text: str) -> bool:
+    """Whether a text states an answer, or has a number in its last line, unless that is a heading."""
     last = text.strip().rpartition("\n")[2].strip("#* ")
     return _explicit(text) is not None or (not HEADING.match(last) and bool(last_number(last)))
 

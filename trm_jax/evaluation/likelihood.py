@@ -46,8 +46,8 @@ def score_continuations(
     most likely one.
 
     The logits are those after the last supervision step. A context needs at least one token. A question is read once for all
-    its answers of one token. Batches have one number of rows and a few lengths,
-    so that few programs are compiled and a pair's numbers do not depend on the others.
+    its answers of one token. Batches have one number of rows and a few lengths, so that few programs are compiled and a
+    pair's numbers do not depend on the others.
 
     Example: `log_probabilities, greedy = score_continuations(model, [([1, 2], [3])])[0]`.
     """
