@@ -1,5 +1,6 @@
 """Shows what a run would train on, and refuses data from which nothing useful would be learned."""
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -47,13 +48,11 @@ def show_rows(batch: Batch, tokenizer, count: int = 3) -> str:
         if not learned:
             continue
         length = max(learned) + 1
-        text, inside = "", False
-        for slot in range(length):
-            if (slot in learned) != inside:
-                inside = not inside
-                text += "«" if inside else "»"
-            text += tokenizer.decode(tokens[row, slot : slot + 1])
-        text += "»" * inside
+        runs = itertools.groupby(
+            range(length), learned.__contains__
+        )  # decoded whole: a character may be several tokens
+        texts = [(inside, tokenizer.decode(tokens[row, list(slots)])) for inside, slots in runs]
+        text = "".join(f"«{text}»" if inside else text for inside, text in texts)
         padding = tokens.shape[1] - length
         shown.append(f"--- row {row + 1}: {length} tokens, {len(learned)} learned, {padding} padding\n{text}")
     return "\n".join(shown)
