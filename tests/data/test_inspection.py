@@ -42,7 +42,8 @@ def test_learned_tokens_are_marked_as_the_batch_has_them(tokenizer):
 def test_characters_of_several_tokens_are_shown_whole(tokenizer):
     row = {"question": "Zoë has 3 🥜.", "answer": "3 🥜 → \\boxed{3}"}
     shown = show_rows(batch_of([row], tokenizer), tokenizer)
-    assert "Zoë has 3 🥜." in shown and "«3 🥜 → \\boxed{3}" in shown
+    assert "Zoë has 3 🥜." in shown
+    assert "«3 🥜 → \\boxed{3}" in shown
 
 
 def test_lengths_and_dropped_rows_are_counted(tokenizer, source):
