@@ -259,7 +259,7 @@ class DataConfig(_Json):
     answer_column: str | None = None
     """Column of the worked solution, where its name is not recognised."""
     num_samples: int | None = None
-    """Use only the first so many rows of the training set."""
+    """Use only the first so many rows of the training set; of a mixture so many of all sets together."""
     keep_annotations: bool = False
     """Keep GSM8K's calculator marks, <<48/2=24>>, in the solutions."""
     streaming: bool = False

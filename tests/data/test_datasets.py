@@ -100,14 +100,27 @@ def numbered(path: pathlib.Path, name: str, count: int) -> str:
 
 def test_a_mixture_keeps_its_shares(tmp_path):
     files = numbered(tmp_path, "a", 30), numbered(tmp_path, "b", 10)
-    rows = sources.training_rows(DataConfig(files, weights=(1, 3)), seed=0)
-    names = [row["question"][0] for row in rows]
-    assert (names.count("a"), names.count("b")) == (10, 30)
-    assert all(abs(names[:n].count("b") - 0.75 * n) <= 1 for n in range(40))
-    assert {row["question"] for row in rows if row["question"][0] == "b"} == {f"b{i}" for i in range(10)}
-    assert len(sources.training_rows(DataConfig(files, num_samples=7), seed=0)) == 7
+    sets = sources.training_sets(DataConfig(files, weights=(1, 3)), seed=0)
+    names = [row["question"] for row in sources.mix(sets, (1, 3), 40)]
+    first = [name[0] for name in names]
+    assert (first.count("a"), first.count("b")) == (10, 30)
+    assert all(abs(first[:n].count("b") - 0.75 * n) <= 1 for n in range(40))
+    assert {name for name in names if name[0] == "b"} == {f"b{i}" for i in range(10)}
+    assert names != sorted(names)
     with pytest.raises(ConfigError, match="one share above zero"):
         DataConfig(files, weights=(1,))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_first_rows_of_a_mixture_are_counted_together(tmp_path, streaming):
+    files = numbered(tmp_path, "a", 30), numbered(tmp_path, "b", 30)
+    config = DataConfig(files, weights=(1, 3), num_samples=8, streaming=streaming)
+    if streaming:
+        rows = itertools.islice(sources.stream_rows(config), 80)
+    else:
+        rows = itertools.chain(*sources.training_sets(config, seed=0))
+    names = {row["question"] for row in rows}
+    assert (sum(name[0] == "a" for name in names), sum(name[0] == "b" for name in names)) == (2, 6)
 
 
 def test_a_stream_starts_again_and_is_read_as_it_is_needed(tmp_path):

@@ -1,7 +1,9 @@
 """What --inspect shows, and the sets that are refused before any training."""
 
+import collections
 import dataclasses
 import json
+import pathlib
 
 import pytest
 from transformers import AutoTokenizer
@@ -66,6 +68,52 @@ def test_held_out_rows_are_not_trained_on(tokenizer, source):
     assert set(training_set.held_out.buckets) <= set(training_set.loader.buckets)  # no program of their own
     for number in range(training_set.batches_per_epoch):
         assert not held_out & texts(training_set.loader[number])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_small_set_of_a_mixture_stays_in_training(tokenizer, tmp_path, streaming):
+    """No more than a tenth of each set is held out, however often the mixture repeats its rows."""
+    sizes, files = {"large": 200, "small": 30}, []
+    for name, size in sizes.items():
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        rows = [{"question": f"{name} {i}?", "answer": f"\\boxed{{{i}}}"} for i in range(size)]
+        pathlib.Path(files[-1]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(tuple(files), streaming=streaming)
+    training_set = make_training_set(config, TrainConfig(batch_size=4, max_length=200), tokenizer, held_out_rows=128)
+
+    def counts(examples):
+        texts = collections.Counter(tokenizer.decode(example.tokens) for example in examples)
+        return {name: [count for text, count in texts.items() if f"{name} " in text] for name in sizes}
+
+    held_out, trained = counts(training_set.held_out.examples), counts(training_set.examples)
+    assert {name: len(each) for name, each in held_out.items()} == {"large": 20, "small": 3}
+    assert len(trained["small"]) == 27
+    if not streaming:
+        assert len(training_set.examples) == 207  # 230, less those that are held out
+        assert abs(sum(trained["small"]) - sum(trained["large"])) <= 1  # equal shares
+        batches = [training_set.loader[number] for number in range(training_set.batches_per_epoch)]
+        assert sum((batch.labels >= 0).any(axis=-1).sum() for batch in batches) == 207
+
+
+def test_a_set_whose_rows_are_all_held_out_by_another_is_refused(tokenizer, source, tmp_path):
+    """Its share could not be filled."""
+    path = tmp_path / "part.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    same = DataConfig((str(path), str(path)), weights=(1000, 1))
+    training_set = make_training_set(same, TrainConfig(batch_size=4), tokenizer, held_out_rows=3)
+    assert len(training_set.held_out.examples) == 3
+    held = training_set.held_out.examples
+    path.write_text(json.dumps(next(row for row in ROWS if row["question"] in tokenizer.decode(held[0].tokens))))
+    with pytest.raises(DataError, match="leave it out, or --held-out 0"):
+        make_training_set(DataConfig((*source.sources, str(path))), TrainConfig(batch_size=4), tokenizer, 30)
+
+
+def test_a_stream_of_few_rows_is_trained_on(tokenizer, source):
+    """At most a tenth of its rows is held out, and not of how often they are read."""
+    stream = DataConfig(source.sources, streaming=True)
+    training_set = make_training_set(stream, TrainConfig(batch_size=4, max_length=200), tokenizer, held_out_rows=128)
+    assert len(training_set.held_out.examples) == len(ROWS) // 10
+    assert len(training_set.examples) == len(ROWS) - len(ROWS) // 10
 
 
 def test_other_rows_have_another_fingerprint(tokenizer, source, tmp_path):

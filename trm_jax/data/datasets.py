@@ -4,8 +4,9 @@ import itertools
 import logging
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,21 +21,42 @@ HUB_SETS = {"gsm8k": ("openai/gsm8k", "main")}  # sets known by a short name: hu
 SHORT_NAMES = ("gsm8k", "demo")  # sets with a train and a test split that need no column names
 OWN_COLUMNS = re.compile(r"(.+):\s*((?:question|answer)=[^,=]+),\s*((?:question|answer)=[^,=]+)")
 
+One = TypeVar("One")
+
 _log = logging.getLogger(__name__)
 
 
-def training_rows(config: DataConfig, seed: int) -> list[Row]:
-    """All rows of a set; of a mixture, as many as its sets have together, in the shares of the weights.
+def training_sets(config: DataConfig, seed: int) -> list[list[Row]]:
+    """The rows of each set: all, or the first `num_samples`.
 
-    A set with fewer rows than its share repeats them; one with more rows gives a random part of them.
+    Those of a mixture are in a random order; `num_samples` counts them together, and is in the shares of the weights.
     """
     sets = [load_rows(source, "train", config.columns) for source in config.sources]
-    if len(sets) == 1:
-        return sets[0][: config.num_samples]
-    rng = np.random.default_rng(seed)
-    endless = [itertools.cycle([rows[i] for i in rng.permutation(len(rows))]) for rows in sets]
-    total = sum(map(len, sets)) if config.num_samples is None else config.num_samples
-    return list(itertools.islice(interleave(endless, config.weights), total))
+    if len(sets) > 1:
+        rng = np.random.default_rng(seed)
+        sets = [[rows[i] for i in rng.permutation(len(rows))] for rows in sets]
+    return [rows[:limit] for rows, limit in zip(sets, _limits(config), strict=True)]
+
+
+def _limits(config: DataConfig) -> list[int | None]:
+    """How many rows of each set are used; None for all."""
+    if config.num_samples is None:
+        return [None] * len(config.sources)
+    return [max(1, count) for count in split_in_shares(config.num_samples, len(config.sources), config.weights)]
+
+
+def split_in_shares(total: int, sets: int, weights: Sequence[float] = ()) -> list[int]:
+    """How many of the first `total` items of a mixture come from each set. Example: `split_in_shares(5, 2)` is `[3, 2]`."""
+    taken = Counter(itertools.islice(interleave([itertools.repeat(number) for number in range(sets)], weights), total))
+    return [taken[number] for number in range(sets)]
+
+
+def mix(sets: Sequence[Sequence[One]], weights: Sequence[float], total: int) -> list[One]:
+    """So many items of the sets, in the shares of the weights; a set with fewer than its share repeats them.
+
+    Example: `mix(["aaa", "b"], (1, 3), 8)` is `list("babbbabb")`.
+    """
+    return list(itertools.islice(interleave([itertools.cycle(items) for items in sets], weights), total))
 
 
 def own_test_set(sources: Sequence[str]) -> str | None:
@@ -113,18 +135,24 @@ def _as_stated(row: Row) -> Row:
 def stream_rows(config: DataConfig) -> Iterator[Row]:
     """An endless stream of the rows of a set or mixture, never held in memory; a source that ends starts again."""
 
-    def endless(source: str) -> Iterator[Row]:
+    def endless(number: int) -> Iterator[Row]:
         while True:
-            rows = itertools.islice(iterate_rows(source, "train", config.columns, streaming=True), config.num_samples)
-            first = next(rows, None)
-            if first is None:
-                raise DataError(f"{source} has no rows")
-            yield from itertools.chain([first], rows)
+            yield from stream_once(config, number)
 
-    return interleave([endless(source) for source in config.sources], config.weights)
+    return interleave([endless(number) for number in range(len(config.sources))], config.weights)
 
 
-def interleave(streams: Sequence[Iterator[Row]], weights: Sequence[float] = ()) -> Iterator[Row]:
+def stream_once(config: DataConfig, number: int) -> Iterator[Row]:
+    """The rows of set `number`, counted from 0, from its first to its last one, never held in memory."""
+    source, limit = config.sources[number], _limits(config)[number]
+    rows = itertools.islice(iterate_rows(source, "train", config.columns, streaming=True), limit)
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{source} has no rows")
+    yield from itertools.chain([first], rows)
+
+
+def interleave(streams: Sequence[Iterator[One]], weights: Sequence[float] = ()) -> Iterator[One]:
     """Takes from endless streams so that at any time each has given its share, to within one row."""
     shares = np.array(weights or [1.0] * len(streams))
     shares, taken = shares / shares.sum(), np.zeros(len(streams))

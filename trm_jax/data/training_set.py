@@ -3,15 +3,15 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trm_jax.config import DataConfig, TrainConfig
-from trm_jax.data.datasets import DataError, stream_rows, training_rows
+from trm_jax.data.datasets import DataError, mix, split_in_shares, stream_once, stream_rows, training_sets
 from trm_jax.data.examples import Example, encode_examples, encode_stream
 from trm_jax.data.inspection import check_trainable, show_lengths, show_rows
 from trm_jax.data.loader import Bucket, Loader, StreamLoader, make_buckets, pad_batch
 
-SAMPLE = 1024  # rows of a stream that are read before training
+SAMPLE = 1024  # rows of each set of a stream that are read before training
 CHECKED = 64  # rows that are checked for something to learn
 
 
@@ -21,8 +21,8 @@ class TrainingSet:
 
     loader: Loader | StreamLoader
     held_out: Loader | None
-    examples: Sequence[Example]  # all that are trained on; of a stream, those among the first SAMPLE rows
-    dropped: int  # rows that are too long; of a stream, those among the first SAMPLE rows
+    examples: Sequence[Example]  # all that are trained on; of a stream, those among the first SAMPLE rows of each set
+    dropped: int  # rows that are too long; of a stream, those among the same
 
     @property
     def batches_per_epoch(self) -> int | None:
@@ -66,25 +66,46 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
 
     Example: `make_training_set(DataConfig(("gsm8k",)), TrainConfig(), tokenizer, held_out_rows=128).loader[0]`.
     """
-    stream = itertools.islice(stream_rows(config), SAMPLE)
-    rows = list(stream) if config.streaming else training_rows(config, train.seed)
-    examples, dropped = encode_examples(rows, tokenizer, train.max_length, config.keep_annotations)
-    held_out = examples[: min(held_out_rows, len(examples) // 10)]
-    # Held-out rows are recognised by their tokens, because a mixture or a stream may repeat a row.
-    kept_out = {example.tokens.tobytes() for example in held_out}
-    trained = [example for example in examples if example.tokens.tobytes() not in kept_out]
-    if not trained:
-        raise DataError(f"all {len(examples)} rows are alike")
+    if config.streaming:
+        sets = [list(itertools.islice(stream_once(config, number), SAMPLE)) for number in range(len(config.sources))]
+    else:
+        sets = training_sets(config, train.seed)
+    encoded = [encode_examples(rows, tokenizer, train.max_length, config.keep_annotations) for rows in sets]
+    kept_out = _kept_out([examples for examples, _ in encoded], config.weights, held_out_rows)
+    left = [[example for example in examples if example.tokens.tobytes() not in kept_out] for examples, _ in encoded]
+    for source, examples in zip(config.sources, left, strict=True):
+        if not examples:
+            raise DataError(f"{source} has no row that the sets before it do not hold out; leave it out, or --held-out 0")
+    # What is too long or held out is not made up for by repeating other rows.
+    rows, usable = sum(map(len, sets)), sum(map(len, left))
+    several = len(sets) > 1 and not config.streaming
+    trained = mix(left, config.weights, (config.num_samples or rows) - (rows - usable) if several else usable)
     if config.streaming:
         loader = _stream_loader(config, train, tokenizer, kept_out)
     else:
         loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
     checked = trained[:CHECKED]
-    check_trainable(rows, pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
-    return TrainingSet(loader, _held_out_loader(held_out, train, loader.buckets), trained, dropped)
+    check_trainable(sum(sets, []), pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
+    held_out = _held_out_loader(list(kept_out.values()), train, loader.buckets)
+    return TrainingSet(loader, held_out, trained, sum(dropped for _, dropped in encoded))
 
 
-def _stream_loader(config: DataConfig, train: TrainConfig, tokenizer, kept_out: set[bytes]) -> StreamLoader:
+def _kept_out(sets: Sequence[Sequence[Example]], weights: Sequence[float], count: int) -> dict[bytes, Example]:
+    """The first rows of each set, in its share of `count`, but at most a tenth of it; a row that comes again counts once.
+
+    They are named by their tokens: a mixture or a stream may repeat a row, which then is kept out each time.
+    """
+    found: dict[bytes, Example] = {}
+    for examples, share in zip(sets, split_in_shares(count, len(sets), weights), strict=True):
+        own = {example.tokens.tobytes(): example for example in examples}
+        most = min(share, len(own) // 10)
+        found |= dict(itertools.islice(((key, one) for key, one in own.items() if key not in found), most))
+    return found
+
+
+def _stream_loader(
+    config: DataConfig, train: TrainConfig, tokenizer, kept_out: Mapping[bytes, Example]
+) -> StreamLoader:
     def stream():
         encoded = encode_stream(stream_rows(config), tokenizer, train.max_length, config.keep_annotations)
         return (example for example in encoded if example.tokens.tobytes() not in kept_out)
