@@ -61,6 +61,10 @@ def main(options: Options) -> None:
         question = sys.stdin.buffer.read().decode(errors="surrogateescape")
     if question is not None and not question.strip():
         raise UserError("the question is empty")
+    if question is not None and options.temperature == 0:  # a conversation can change the temperature, and the head
+        options.refuse(cli.OF_DRAWS, "top_p", "seed")
+    if question is not None and options.head == "backbone":
+        options.refuse(cli.OF_RECURSION, "supervision_steps", "kv_cache", "early_exit", "weights")
     logging.getLogger("trm_jax").setLevel(logging.WARNING)  # an answer needs no figures of memory
     sampling = Sampling(options.temperature, options.top_p, options.seed)
     dtype = options.prepare()  # before a backbone of the hub is converted, which starts JAX

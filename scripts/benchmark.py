@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from trm_jax import cli
 from trm_jax.config import TrainConfig, TRMConfig
+from trm_jax.files import write_whole
 
 Size = Literal["demo", "width-128", "width-512", "qwen2.5-0.5b", "qwen2.5-math-1.5b", "qwen2.5-math-7b"]
 LOOPS = ("latent_updates", "recursions", "supervision_steps")
@@ -67,11 +68,13 @@ class Decode(Common):
 def main(options: Train | Decode) -> None:
     options.require(1, "batch_size", "repeats")
     trm_config = TRMConfig.preset(options.preset, **cli.given(options, TRMConfig))
+    if options.json:  # before the timings, not behind them
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     figures = (train if isinstance(options, Train) else decode)(options, trm_config)
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
         settings |= {name: getattr(trm_config, name) for name in LOOPS}
-        options.json.write_text(json.dumps({"settings": settings} | figures, indent=1) + "\n")
+        write_whole(options.json, json.dumps({"settings": settings} | figures, indent=1) + "\n")
 
 
 def train(options: Train, trm_config: TRMConfig) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def decode(options: Decode, trm_config: TRMConfig) -> dict[str, Any]:
     chosen = ("kv_cache", "head", "batch_size", "prompt_length", "new_tokens", "repeats")
     own = {name: getattr(options, name) for name in chosen}
     benchmark = DecodingBenchmark(SIZES[options.config], trm_config, dtype, **own)
+    benchmark.require_length(options.questions)  # before the timings, not behind them
     speed = benchmark.measure(peers(options, "make_decoding_peers"))
     print(speed.describe(options.title))
     if not options.questions:

@@ -40,6 +40,7 @@ def main(options: Options) -> None:
     if len(options.files) < 2:
         raise UserError("two files at least: there is nothing to compare one with")
     if any(holds_losses(path) for path in options.files):
+        options.refuse("is of answers, and these are losses", "show", "math_verify")
         losses = compare_losses([read_losses(path) for path in options.files])
         print(f"{losses[0].questions} questions are in all files\n\n{loss_table(losses)}")
         if options.output:

@@ -15,7 +15,8 @@ def main() -> None:
     parser.add_argument(
         "--report", action="store_true", help="leave paths and the names of user and host out, for others"
     )
-    print(doctor.describe(doctor.examine(), parser.parse_args().report))
+    options = parser.parse_args()  # before the examination, which takes its time
+    print(doctor.describe(doctor.examine(), options.report))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ def main(options: Options) -> None:
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens", "samples")
     options.require(0, "seed")
+    if options.temperature == 0:
+        options.refuse(cli.OF_DRAWS, "top_p", "seed")
+    if options.head == "backbone":
+        options.refuse(cli.OF_RECURSION, "supervision_steps", "kv_cache", "early_exit", "weights")
     options.join()
     dtype = options.prepare(each_process=True)
     saved = open_checkpoint(options.checkpoint, options.model)

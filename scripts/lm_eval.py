@@ -48,12 +48,15 @@ def main(options: Options) -> None:
 
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     options.require(0, "num_fewshot")
+    if options.head == "backbone":
+        options.refuse(cli.OF_RECURSION, "supervision_steps", "kv_cache", "weights")
     options.prepare()
     saved = open_checkpoint(options.checkpoint, options.model)
     data = options.data or own_test_set(saved.trained_on) or "gsm8k"
     names = ("head", "supervision_steps", "kv_cache", "dtype", "weights", "batch_size", "device")
     arguments = {name: getattr(options, name) for name in names} | {"checkpoint": saved}
-    arguments["max_gen_toks"] = options.max_new_tokens or (demo.DEFAULTS["max_new_tokens"] if data == "demo" else 1024)
+    of_demo = data == "demo" and all(task.startswith("trm_") for task in options.tasks)
+    arguments["max_gen_toks"] = options.max_new_tokens or (demo.DEFAULTS["max_new_tokens"] if of_demo else 1024)
     if options.output:  # before hours of work, not behind them
         options.output.parent.mkdir(parents=True, exist_ok=True)
     found = run_harness(

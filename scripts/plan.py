@@ -59,8 +59,8 @@ class Decode(Common):
 
     head: Literal["trm", "backbone"] = "trm"
     """backbone: leave the recursion out."""
-    max_new_tokens: int = 512
-    """Tokens of the longest completion."""
+    max_new_tokens: int | None = None
+    """Tokens of the longest completion (default: 512, or half of what the backbone reads)."""
 
 
 def main(options: Train | Decode) -> None:
@@ -73,6 +73,8 @@ def main(options: Train | Decode) -> None:
     from trm_jax.hardware import find_card
 
     options.require(1, *(name for name in COUNTS if hasattr(options, name)))
+    if not options.compile:
+        options.refuse("needs --compile", "link")
     backbone, card = backbone_of(options), find_card(options.gpu)
     trm = TRMConfig.preset(options.preset, **cli.given(options, TRMConfig, RENAMED))
     if isinstance(options, Train):
@@ -85,7 +87,8 @@ def main(options: Train | Decode) -> None:
         plan = TrainingPlan(backbone, trm, train, card, options.gpus, options.mesh, options.cache_hidden)
     else:
         config = DecodeConfig(trm.supervision_steps, trm.recursions, trm.kv_cache, options.head, ())
-        sizes = dict(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
+        longest = options.max_new_tokens or cli.longest_completion("", backbone.max_length)
+        sizes = dict(batch_size=options.batch_size, max_new_tokens=longest)
         plan = DecodingPlan(backbone, trm, config, card, options.dtype, **sizes, gpus=options.gpus, mesh=options.mesh)
     print(f"{options.model or options.config}, {options.preset}: {plan.describe()}")
     if options.compile:

@@ -47,6 +47,8 @@ def main(options: Options) -> None:
             "with --temperature 0 all solutions of a question are the same: "
             "give a --temperature above zero, or --samples 1 for the likeliest solution alone"
         )
+    if options.temperature == 0:
+        options.refuse(cli.OF_DRAWS, "top_p", "seed")
     sampling = Sampling(options.temperature, options.top_p, options.seed)
     dtype = options.prepare()
     saved = SavedModel.open(open_folder(options.model).model.path)

@@ -47,6 +47,10 @@ def main(options: Options) -> None:
     options.require(1, "limit", "batch_size", "supervision_steps", "max_new_tokens")
     if not all(number >= 1 for number in (*options.depths, *options.recursions)):
         raise UserError("--depths and --recursions must be at least 1")
+    if options.over != "depth":
+        options.refuse("is of the sweep over depth", "depths", "recursions")
+    if options.over != "early_exit":
+        options.refuse("is of the sweep over early_exit", "thresholds")
     from trm_jax.data import question_rows
     from trm_jax.experiments import depths, early_exits, kv_caches, sweep, sweep_table, write_sweep
     from trm_jax.hardware import describe_device

@@ -26,15 +26,15 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
     init_from: str | None = None
     """Start from the weights of another run (training folder or one checkpoint below it, an exported folder, or
     USER/NAME[@REVISION] on the hub) and its architecture."""
-    init_weights: Literal["ema", "raw"] = "ema"
-    """Of --init-from: the moving average of the weights, or these themselves."""
+    init_weights: Literal["ema", "raw"] | None = None
+    """Of --init-from: the moving average of the weights, or these themselves (default: ema)."""
     preset: Literal["residual", "mathllm", "single", "layers"] | None = None
     """residual (the default): starts at the backbone's accuracy. mathllm: the original in everything. Controls of residual:
     single calls the block once each for z and y; layers has a block of its own for each block call of the loop counts."""
     inspect: bool = False
     """Show rows as they would be trained, and their lengths, then stop."""
     max_batches: int | None = None
-    """Stop after this many batches (default: none; demo 600)."""
+    """Stop after this many batches (default: none; demo 600 unless --epochs is given)."""
     held_out: int = 128
     """Rows kept out of training, at most a tenth, for a held-out loss at each checkpoint; 0 keeps none."""
     save_every: int = 100
@@ -51,7 +51,7 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
 
 
 def main(options: Options) -> None:
-    from trm_jax.data import evaluation_rows, make_training_set
+    from trm_jax.data import evaluation_rows, make_training_set, own_test_set
     from trm_jax.decoding import NoRoomError
     from trm_jax.evaluation import EvaluationError, compare_with_backbone
     from trm_jax.processes import several
@@ -61,6 +61,10 @@ def main(options: Options) -> None:
     options.require(0, "held_out", "eval_limit")
     if options.streaming and options.max_batches is None:
         raise UserError("--streaming needs --max-batches: a stream does not tell how long it is")
+    if options.streaming and options.epochs is not None:
+        raise UserError("--epochs: a stream has no end; --max-batches alone says how long to train")
+    if options.init_weights is not None and options.init_from is None:
+        raise UserError("--init-weights is of --init-from, which is not given")
     options.join()
     dtype = options.prepare()
     data = DataConfig(**cli.given(options, DataConfig, RENAMED))
@@ -73,7 +77,7 @@ def main(options: Options) -> None:
         return
     # Before the training, which takes long: what the evaluation at its end could not read is refused now.
     rows = evaluation_rows(data, options.eval_data, options.eval_limit)
-    max_batches = options.max_batches or usual.get("max_batches")
+    max_batches = options.max_batches or (usual.get("max_batches") if options.epochs is None else None)
     sizes = options.held_out, max_batches
     run = make_run(model, data, trm, train, training_set, *sizes, init, options.cache_hidden)
     with hold_run(options.output, run.config, model.path, options.init_from and recursion):
@@ -84,7 +88,8 @@ def main(options: Options) -> None:
         data = f" --data {options.eval_data}" if options.eval_data else ""
         print(f"not evaluated, with several processes; one can: eval_gsm8k.py --checkpoint {options.output}{data}")
     elif outcome.finished and rows:
-        longest = cli.longest_completion("demo" if usual else "", model.backbone_config.max_length)
+        asked = options.eval_data or own_test_set(data.sources)
+        longest = cli.longest_completion(asked, model.backbone_config.max_length)
         try:
             print(compare_with_backbone(trained(), model.tokenizer, rows, options.output, longest))
         except (NoRoomError, EvaluationError) as error:
@@ -107,9 +112,10 @@ def starting_point(options: Options, usual: dict[str, Any]):
         raise UserError("--preset: with --init-from the recursion is that run's; name the options that are to differ")
     saved = open_checkpoint(options.init_from, options.model)
     model = open_folder(options.model).model if options.model else saved.folder.model
-    init = saved.load_trm(options.init_weights == "ema")
+    weights = options.init_weights or "ema"
+    init = saved.load_trm(weights == "ema")
     trm = dataclasses.replace(saved.trm_config, **changes)
-    return model, f"{options.init_weights} weights of {saved.path}", trm, init
+    return model, f"{weights} weights of {saved.path}", trm, init
 
 
 if __name__ == "__main__":

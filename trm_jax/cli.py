@@ -26,6 +26,8 @@ OUTPUT = 1  # the file descriptor of standard output
 BAD_INPUT, INTERRUPTED, READER_GONE = 2, 130, 141  # exit statuses; the last is that of a command that SIGPIPE ends
 NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EMFILE  # that TensorStore calls exhausted resources, as JAX does memory
 LESS_MEMORY = "batch_size", "rows", "max_length", "max_new_tokens"  # options by which a script needs less of it
+OF_DRAWS = "is of draws, which need a --temperature above zero"
+OF_RECURSION = "is of the recursion, which --head backbone leaves out"
 BOX = re.compile("[│╭╮╰╯]")
 
 
@@ -42,6 +44,13 @@ class CommonOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+
+    def refuse(self, reason: str, *names: str) -> None:
+        """Raises UserError if one of these options is given, though it could have no effect; `reason` says why."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            if getattr(self, name) != usual[name]:
+                raise UserError(f"--{name.replace('_', '-')} {reason}: leave it out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

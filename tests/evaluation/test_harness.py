@@ -133,6 +133,8 @@ def test_what_our_generation_does_not_have_is_refused(harness, wish):
     lm = harness(max_gen_toks=4)
     with pytest.raises(EvaluationError, match=f"a task wants {next(iter(wish))} "):
         lm.generate_until([request("generate_until", "1 + 1 =", wish)])
+    with pytest.raises(EvaluationError, match="a task wants top_k "):  # it draws, at transformers' temperature
+        lm.generate_until([request("generate_until", "1 + 1 =", {"top_k": 5, "do_sample": True})])
     nothing = {"top_k": 5, "do_sample": False, "repetition_penalty": 1.0, "min_p": None, "num_beams": 1}
     assert lm.generate_until([request("generate_until", "1 + 1 =", nothing)])
 

@@ -125,7 +125,8 @@ def test_the_test_has_no_question_twice_and_says_where_there_are_too_few(tmp_pat
     with pytest.raises(UserError, match="--test-k 2 2: name each difficulty once"):
         write_task("arrows", tmp_path, train=1, test=1, test_k=(2, 2))
     with pytest.raises(UserError, match=r"no more than \d+ test questions of difficulty 1"):
-        write_task("permutations", tmp_path, train=1, test=601, test_k=(1,))
+        write_task("permutations", tmp_path / "new", train=1, test=601, test_k=(1,))
+    assert not (tmp_path / "new").exists()  # neither of the two files, which belong together
     with pytest.raises(UserError, match="--test-k 7: arrows has the difficulties 1 to 6"):
         write_task("arrows", tmp_path, train=1, test=1, test_k=(7,))
 
@@ -173,6 +174,10 @@ def test_what_has_one_name_in_two_folders_is_told_apart(tmp_path):
     files += [file.with_name("depth.json").rename(file.parents[2] / "depth.json") for file in files]
     found = {name: each[1].estimate for name, each in accuracy_by_difficulty(data, files).items()}
     assert found == {"one/single": 1, "two/single": 0, "one/depth: 2": 1, "two/depth: 2": 0}
+    more = tmp_path / "one/single/0/more.jsonl"  # another evaluation of the same run, no other seed
+    answers(more, rows, set())
+    found = {name: each[1].estimate for name, each in accuracy_by_difficulty(data, [files[0], more]).items()}
+    assert found == {"answers": 1, "more": 0}
     with pytest.raises(UserError, match="named twice"):
         accuracy_by_difficulty(data, [files[0], files[0]])
 

@@ -62,6 +62,19 @@ def test_a_device_cannot_be_chosen_once_jax_has_started_on_another(monkeypatch):
         choose_device("cpu")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Unknown backend"), AssertionError()])
+def test_a_device_that_the_environment_asks_for_in_vain_is_named(monkeypatch, error):
+    """JAX ends so, by its version and by what it lacks, for JAX_PLATFORMS=cuda where there is no GPU."""
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(DeviceError, match="no device for JAX_PLATFORMS=cuda"):
+        choose_device()
+
+
 def test_a_second_start_reads_what_the_first_compiled(tmp_path):
     code = (
         "import jax\n"

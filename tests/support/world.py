@@ -29,7 +29,7 @@ class World:
 
 def names(world: World, template: World) -> dict[str, str]:
     """What commands call `{name}`; `{rows}` are those that the run was started with."""
-    own = {name: str(getattr(world, name)) for name in "hf model run out data answers trm nothing".split()}
+    own = {name: str(getattr(world, name)) for name in "root hf model run out data answers trm nothing".split()}
     return own | {"rows": str(template.data)}
 
 

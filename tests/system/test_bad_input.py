@@ -225,6 +225,8 @@ CASES = [
     Case("saving never", TRAIN + "--save-every 0", "--save-every is 0"),
     Case("heads that do not divide", TRAIN + "--num-kv-heads 3", "do not divide"),
     Case("stream without an end", TRAIN + "--streaming", "--max-batches"),
+    Case("epochs of a stream", TRAIN + "--streaming --max-batches 2 --epochs 2", "--epochs: a stream has no end"),
+    Case("averaged weights of nothing", TRAIN + "--init-weights raw", "--init-weights is of --init-from"),
     Case("weights of another mixture", TRAIN + "--data-weights 1 2", "one share"),
     Case("weights that are none", TRAIN + "--data-weights nan", "one share"),
     Case("one column alone", TRAIN + "--question-column q", "go together"),
@@ -276,7 +278,11 @@ CASES = [
     Case("seed of no draws", BACKBONE + "--seed 3", "need a --temperature above zero"),
     Case("top-p of no draws", BACKBONE + "--top-p 0.5", "need a --temperature above zero"),
     Case("samples all alike", BACKBONE + "--samples 4", "--temperature"),
-    Case("exit from nothing", BACKBONE + "--early-exit 0.1", "early exit"),
+    Case("exit from nothing", BACKBONE + "--early-exit 0.1", "--early-exit is of the recursion"),
+    Case("steps of the backbone alone", BACKBONE + "--supervision-steps 2", "--supervision-steps is of the recursion"),
+    Case("steps of the backbone asked", "ask.py --head backbone --kv-cache per_pass Why?", "--kv-cache is of the"),
+    Case("seed of a likeliest answer", "ask.py --seed 3 Why?", "--seed is of draws"),
+    Case("steps of the backbone's tasks", "lm_eval.py --head backbone --weights raw", "--weights is of the recursion"),
     Case("exit below zero", EVAL + "--early-exit -1", "early exit"),
     Case(
         "answer that nobody can read",
@@ -293,8 +299,22 @@ CASES = [
     ),
     Case("answers of another model", BACKBONE, "fingerprint 'other' there", answers_of_another_model),
     Case("answers in a summary", BACKBONE.replace("{answers}", "{out}.json"), "must end in .jsonl"),
-    Case("answers to other questions", BACKBONE, "lacks", write("answers.jsonl", '{"index": 0, "question": "3?"}\n')),
-    Case("answers broken", BACKBONE, "line 1", write("answers.jsonl", "broken\n")),
+    Case(
+        "answers alone", BACKBONE, "answers.json beside it", write("answers.jsonl", '{"index": 0, "question": "3?"}\n')
+    ),
+    Case(
+        "answers over the questions",
+        BACKBONE.replace("{answers}", "{data}"),
+        "data.json beside it",
+        write("data.jsonl", json.dumps(QUESTION) + "\n" + json.dumps(QUESTION)),  # the last line is not cut short
+    ),
+    Case(
+        "a summary over the questions",
+        BACKBONE.replace("{data}", "{root}/answers.json"),
+        "answers.json is not a JSON object",
+        write("answers.json", json.dumps([QUESTION])),
+    ),
+    Case("a summary over other things", BACKBONE, "another evaluation", write("answers.json", '{"data": "others"}')),
     # the others
     Case("one evaluation", "compare.py {answers}", "two files", write("answers.jsonl", "")),
     Case("no evaluation", "compare.py {answers} {nothing}", "answers.jsonl"),
@@ -307,6 +327,9 @@ CASES = [
         "sweep.py early_exit --checkpoint {run} --data {data} --max-new-tokens 9 --thresholds nan",
         "nan",
     ),
+    Case("depths of caches", "sweep.py kv_cache --checkpoint {run} --depths 2", "--depths is of the sweep over depth"),
+    Case("thresholds of depths", "sweep.py depth --checkpoint {run} --thresholds 1", "--thresholds is of the sweep"),
+    Case("questions longer than the backbone reads", "benchmark.py decode --questions 1319", "lower --questions"),
     Case("clients without a question", "load.py --model any --requests 4 --clients 1 8", "--clients"),
     Case("prompts of no tokens", "benchmark.py decode --prompt-length 0", "--prompt-length is 0"),
     Case(
@@ -324,6 +347,19 @@ CASES = [
     ),
     Case("plan of a run whose model is gone", PLAN.replace("{model}", "{run}"), "not there any more", backbone_gone),
     Case("plan of no cards", "plan.py train --gpus 0", "--gpus is 0"),
+    Case(
+        "solutions' counts over the questions",
+        "sample_solutions.py --model {model} --data {root}/out.json --output {out}.jsonl",
+        "out.json holds something else",
+        write("out.json", json.dumps([QUESTION])),
+    ),
+    Case(
+        "seed of the likeliest solution",
+        "sample_solutions.py --model {model} --samples 1 --temperature 0 --seed 3 --output {out}.jsonl",
+        "--seed is of draws",
+    ),
+    Case("plan of a link unasked", "plan.py train --link 50", "--link needs --compile"),
+    Case("plan beyond the backbone", "plan.py decode --config demo --max-new-tokens 512", "this backbone reads 512"),
     Case("plan of no tokens", "plan.py decode --max-new-tokens -400", "--max-new-tokens is -400"),
     Case("plan without a row", "plan.py train --max-length 20", "no row of GSM8K has only 20 tokens"),
     Case("variants not TOML", "ablate.py --variants {data} --output {out}", "not TOML"),

@@ -1,5 +1,6 @@
 """The scripts that compare, sample and ablate, as a user runs them on a run of the demo."""
 
+import dataclasses
 import json
 import shutil
 
@@ -100,6 +101,40 @@ def test_ablate_trains_and_compares(ablation):
     assert found["single"]["over_control"] is None
     for answers in (out / "backbone.jsonl", *out.glob("*/0/answers.jsonl")):
         assert max(json.loads(line)["tokens"] for line in answers.read_text().splitlines()) == 12
+
+
+def test_a_training_that_was_stopped_is_not_evaluated(ablation, tmp_path):
+    """SIGTERM to a run alone ends it as if it had come to its end."""
+    out = tmp_path / "ablation"
+    shutil.copytree(ablation[0].output, out)
+    shutil.rmtree(out / "single/0/checkpoints/2")
+    ran = []
+    with pytest.raises(UserError, match="stopped after 0 of 2 batches: start again"):
+        dataclasses.replace(ablation[0], output=out).compare(lambda script, *options: ran.append(script))
+    assert ran == ["eval_gsm8k.py", "train.py"]
+
+
+def test_answers_are_computed_as_the_training_was(ablation):
+    """Also those of the backbone, where all variants are alike in that."""
+
+    def options_of(variants) -> list[list]:
+        ran = []
+
+        def run(script, *options):
+            ran.append([script, *options])
+            if len(ran) == 3:
+                raise UserError("enough")
+
+        with pytest.raises(UserError, match="enough"):
+            dataclasses.replace(ablation[0], variants=variants, against="single").compare(run)
+        return ran
+
+    own, other = {"preset": "single", "dtype": "bfloat16", "device": "cpu"}, {"dtype": "float32", "device": "cpu"}
+    backbone, _, answers = options_of({"single": own})
+    assert backbone[-4:] == answers[-4:] == ["--dtype", "bfloat16", "--device", "cpu"]
+    backbone, _, answers = options_of({"single": own, "shallow": other})
+    assert "--dtype" not in backbone
+    assert answers[-4:] == ["--dtype", "bfloat16", "--device", "cpu"]
 
 
 def test_seeds_are_averaged_question_by_question(ablation, tmp_path):

@@ -49,6 +49,17 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
         pass
 
 
+def test_a_tracker_that_cannot_start_is_named(tmp_path, monkeypatch):
+    """As wandb without a login, where nobody can be asked for it."""
+
+    def init(**options):
+        raise ValueError("api_key not configured (no-tty)")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(TrackerError, match=r"--track wandb cannot start.*no-tty"), open_tracker("wandb", tmp_path, {}):
+        pass
+
+
 def test_no_tracker_is_none(tmp_path):
     with open_tracker("none", tmp_path, {}) as tracker:
         assert tracker is None

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from trm_jax.benchmark.batching import BatchingSpeed, measure_batching
-from trm_jax.benchmark.lengths import Prompts, median_lengths, random_prompts
+from trm_jax.benchmark.lengths import Prompts, gsm8k_lengths, median_lengths, random_prompts
 from trm_jax.benchmark.measure import OURS, copy_bandwidth, describe_loops, matmul_rate, seconds, time_in_turns
 from trm_jax.benchmark.sizes import random_model
 from trm_jax.config import QwenConfig, TRMConfig
@@ -28,6 +28,7 @@ from trm_jax.decoding import (
     prefill,
     round_up,
 )
+from trm_jax.errors import UserError
 from trm_jax.hardware import (
     count_bytes,
     count_flops,
@@ -117,6 +118,15 @@ class DecodingBenchmark:
         """Tokens of each prompt, and of each completion."""
         prompt, answer = median_lengths()
         return self.prompt_length or prompt, self.new_tokens or answer
+
+    def require_length(self, questions: int) -> None:
+        """Raises a UserError if the backbone reads fewer tokens than the longest of so many questions and answers have."""
+        lengths, most = gsm8k_lengths("test")[:questions], self.backbone_config.max_length
+        if questions and (longest := int(lengths.max(axis=0).sum())) > most:
+            raise UserError(
+                f"the longest of {len(lengths):,} questions and answers take {longest:,} tokens, and this backbone reads "
+                f"{most:,}: lower --questions"
+            )
 
     @functools.cached_property
     def model(self) -> QwenTRM:

@@ -24,6 +24,7 @@ from trm_jax.decoding import (
     padded_length,
     round_up,
 )
+from trm_jax.errors import UserError
 from trm_jax.hardware import (
     Card,
     Hlo,
@@ -54,6 +55,14 @@ class DecodingPlan:
     max_new_tokens: int = 512
     gpus: int = 1
     mesh: str | None = None  # of several GPUs; None: all on `data`
+
+    def __post_init__(self):
+        longest = int(gsm8k_lengths("test")[:, 0].max()) + self.max_new_tokens
+        if longest > self.backbone_config.max_length:
+            raise UserError(
+                f"the longest question and --max-new-tokens {self.max_new_tokens:,} take {longest:,} tokens, and this "
+                f"backbone reads {self.backbone_config.max_length:,}: lower --max-new-tokens"
+            )
 
     @functools.cached_property
     def _parts(self) -> dict[str, int]:

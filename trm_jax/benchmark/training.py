@@ -27,7 +27,7 @@ from trm_jax.hardware import (
     weight_parts,
 )
 from trm_jax.model import Qwen, abstract_trm, new_trm, without_layers
-from trm_jax.training import CHUNK, ROWS_AT, Computed, make_optimizer, make_train_batch, new_state
+from trm_jax.training import CHUNK, ROWS_AT, Computed, early_states, make_optimizer, make_train_batch, new_state
 
 OPTIMIZER_STEPS = 10_000  # of the schedule; any number will do
 
@@ -96,8 +96,9 @@ class TrainingBenchmark:
         backbone = abstract_backbone(self.backbone_config, self.train_config.dtype)
         trm, longest = abstract_trm(backbone, self.trm_config), max(batch.tokens.shape[-1] for batch in self.rows)
         configs = self.backbone_config, self.trm_config, self.train_config
-        parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
-        return sum(training_memory(backbone, trm, *configs, longest, CHUNK, **parts).values())
+        early = early_states(self.trm_config.context == "mix", self.train_config.accumulation, cached=False)
+        sizes = dict(row_parts=row_parts(), weight_parts=weight_parts(), early_states=early)
+        return sum(training_memory(backbone, trm, *configs, longest, CHUNK, **sizes).values())
 
     def losses_by_length(self) -> dict[int, np.ndarray]:
         """The losses of `repeats` steps on the first batch of each length that rows are padded to, in one training.

@@ -37,7 +37,15 @@ from trm_jax.hardware import (
     training_memory,
 )
 from trm_jax.model import NUM_LEVELS, Hidden, abstract_trm, without_layers
-from trm_jax.training import CHUNK, LEVELS_ROWS_AT, ROWS_AT, make_optimizer, make_train_batch, new_state
+from trm_jax.training import (
+    CHUNK,
+    LEVELS_ROWS_AT,
+    ROWS_AT,
+    early_states,
+    make_optimizer,
+    make_train_batch,
+    new_state,
+)
 
 MOST_BATCH = 4096
 
@@ -110,7 +118,8 @@ class TrainingPlan:
         """Bytes of each GPU by part, for the longest rows."""
         train = dataclasses.replace(self.train_config, batch_size=batch_size or self.train_config.batch_size)
         longest = max(length for length, _ in self.shapes)
-        sizes = longest, CHUNK, *self._parts, self._states if self.cache_hidden else 0
+        early = early_states(self.trm_config.context == "mix", train.accumulation, self.cache_hidden)
+        sizes = longest, CHUNK, *self._parts, early
         return training_memory(*self._weights, self.backbone_config, self.trm_config, train, *sizes)
 
     def batch(self, length: int, answer: int) -> Work:

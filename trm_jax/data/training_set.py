@@ -75,7 +75,9 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
     left = [[example for example in examples if example.tokens.tobytes() not in kept_out] for examples, _ in encoded]
     for source, examples in zip(config.sources, left, strict=True):
         if not examples:
-            raise DataError(f"{source} has no row that the sets before it do not hold out; leave it out, or --held-out 0")
+            raise DataError(
+                f"{source} has no row that the sets before it do not hold out; leave it out, or --held-out 0"
+            )
     # What is too long or held out is not made up for by repeating other rows.
     rows, usable = sum(map(len, sets)), sum(map(len, left))
     several = len(sets) > 1 and not config.streaming
@@ -85,7 +87,7 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
     else:
         loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
     checked = trained[:CHECKED]
-    check_trainable(sum(sets, []), pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
+    check_trainable(list(itertools.chain(*sets)), pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
     held_out = _held_out_loader(list(kept_out.values()), train, loader.buckets)
     return TrainingSet(loader, held_out, trained, sum(dropped for _, dropped in encoded))
 

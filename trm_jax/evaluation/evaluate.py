@@ -191,10 +191,17 @@ def require_jsonl(path: pathlib.Path) -> None:
 
 
 def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Raises EvaluationError if the file is of an evaluation with other settings, as the summary beside it has them."""
+    """Raises EvaluationError if the file is of an evaluation with other settings, as the summary beside it has them.
+
+    Also if the summary is not there: whatever the file holds, it is not known to be of this evaluation.
+    """
     require_jsonl(path)
     summary = path.with_suffix(".json")
-    if path.exists() and summary.exists():
+    if path.exists() and path.stat().st_size and not summary.exists():
+        raise EvaluationError(
+            f"{path} is there, but not {summary.name} beside it, which says what it is of: give another --output"
+        )
+    if summary.exists():
         found = read_object(summary, EvaluationError)
         unused = dict.fromkeys(name for name in OPTIONAL if name in found)
         known = {name: value for name, value in settings.items() if name in found or name not in LATER}

@@ -177,7 +177,9 @@ class TRMHarness(TemplateLM):
         if len(prompt) > room and len(prompt) >= self.max_length:
             _log.warning(f"a prompt of {len(prompt):,} tokens is cut to its last {room:,}")
             prompt = prompt[-room:]
-        temperature = float(wishes.get("temperature") or 0.0)
+        # As transformers: a task that draws and names no temperature has 1.
+        usual = 1.0 if wishes.get("do_sample") else 0.0
+        temperature = float(usual if wishes.get("temperature") is None else wishes["temperature"])
         if not wishes.get("do_sample", temperature > 0):
             temperature = 0.0
         for name, nothing in (OF_ALL | (OF_DRAWS if temperature else {})).items():

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from trm_jax.checkpoints import newest_sound, open_folder
 from trm_jax.data import own_test_set
 from trm_jax.errors import UserError, listing
 from trm_jax.experiments.ablation_report import report
@@ -14,6 +15,7 @@ from trm_jax.files import locked
 PRESETS = {name: {"preset": name} for name in ("mathllm", "residual", "single", "layers")}
 TRUE_OR_FALSE = ("freeze-head",)  # options that are no flags, because their default depends on the preset
 OWN = ("model", "output", "data", "seed", "eval-limit", "cache-hidden")  # options of train.py that a variant cannot set
+HOW = ("device", "dtype", "attention", "mesh")  # options of train.py that eval_gsm8k.py must have, too
 # A function that runs a script with options to its end, and raises a UserError if it fails.
 RunScript = Callable[..., None]
 
@@ -59,16 +61,31 @@ class Ablation:
         if self.max_new_tokens is not None:
             questions += ["--max-new-tokens", self.max_new_tokens]
         backbone = self.output / "backbone.jsonl"
-        run("eval_gsm8k.py", "--checkpoint", self.model, "--head", "backbone", "--output", backbone, *questions)
+        own = [{name: value for name, value in each.items() if name in HOW} for each in self.variants.values()]
+        shared = arguments(own[0]) if all(each == own[0] for each in own) else []
+        run(
+            "eval_gsm8k.py", "--checkpoint", self.model, "--head", "backbone", "--output", backbone, *questions, *shared
+        )
         for number, (name, seed) in enumerate(runs, start=1):
             folder = self.output / name / str(seed)
             print(f"[{number} of {len(runs)}] {name}, seed {seed}", flush=True)
             own = ["--model", self.model, "--output", folder, "--data", self.data, "--seed", seed, "--eval-limit", 0]
             own += ["--cache-hidden"] if self.cache_hidden else []
-            run("train.py", *own, *arguments(self.variants[name]))
-            run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions)
+            variant = self.variants[name]
+            run("train.py", *own, *arguments(variant))
+            require_finished(folder)
+            how = arguments({option: value for option, value in variant.items() if option in HOW})
+            run("eval_gsm8k.py", "--checkpoint", folder, "--output", folder / "answers.jsonl", *questions, *how)
         folders = {name: [self.output / name / str(seed) for seed in self.seeds] for name in self.variants}
         return report(backbone, folders, self.against, self.output, self.questions)
+
+
+def require_finished(folder: pathlib.Path) -> None:
+    """Raises a UserError unless a training has come to its end; SIGTERM ends it before, and that is no failure of it."""
+    newest, _ = newest_sound(folder / "checkpoints")
+    whole = open_folder(folder).config.num_batches
+    if newest != whole:
+        raise UserError(f"the training in {folder} was stopped after {newest or 0:,} of {whole:,} batches: start again")
 
 
 def read_variants(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:

@@ -47,11 +47,17 @@ def right_answers(
     if twice := [path for path, count in collections.Counter(files).items() if count > 1]:
         raise DifficultyError(f"named twice: {listing(twice)}")
     found: dict[tuple[pathlib.Path, str], list[Sequence[bool]]] = collections.defaultdict(list)
+    names = collections.defaultdict(set)  # of the files in the folders of seeds, by variant
+    for path in files:
+        names[path.parent.parent].add(path.name)
     for path in files:
         asked, runs = _read_sweep(path, first_digit) if path.suffix == ".json" else _read_answers(path, first_digit)
         if asked != list(questions[: len(asked)]):
             raise DifficultyError(f"{path} does not answer the first questions of --data")
-        source = path.parent.parent if path.parent.name.isdigit() else path.with_suffix("")
+        source = path.with_suffix("")
+        if path.parent.name.isdigit():  # a seed; other files beside those of the same name are another way to answer
+            variant = path.parent.parent
+            source = variant if len(names[variant]) == 1 else variant / source.name
         for way, right in runs.items():
             found[source, way].append(right)
     named = dict(zip(_names(list(found)), found.values(), strict=True))

@@ -18,8 +18,9 @@ def samples_file(output: pathlib.Path) -> pathlib.Path:
     """
     require_jsonl(output)
     drawn = output.with_suffix(".samples.jsonl")
-    if output.exists() and not drawn.exists():
-        raise UserError(f"{output} holds something else than solutions drawn here: give another --output")
+    for path in (output, output.with_suffix(".json")):
+        if path.exists() and not drawn.exists():
+            raise UserError(f"{path} holds something else than solutions drawn here: give another --output")
     return drawn
 
 

@@ -203,11 +203,14 @@ def write_task(
             raise UserError(f"--{split}-k {wrong[0]}: {task} has the difficulties 1 to {kind.hardest}")
         if len(set(ks)) < len(ks):
             raise UserError(f"--{split}-k {' '.join(map(str, ks))}: name each difficulty once")
-    folder.mkdir(parents=True, exist_ok=True)
-    said = []
+    found = {}
     for split, ks in splits.items():
         streams = itertools.cycle([task_rows(task, split, k, seed) for k in ks])
-        rows = [next(next(streams)) for _ in range(train if split == "train" else test * len(ks))]
+        found[split] = [next(next(streams)) for _ in range(train if split == "train" else test * len(ks))]
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in found.items():  # once both are made: they belong together
         write_whole(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        said.append(f"{folder / split}.jsonl: {len(rows)} rows of k = {', '.join(map(str, ks))}")
-    return "\n".join(said)
+    return "\n".join(
+        f"{folder / split}.jsonl: {len(found[split])} rows of k = {', '.join(map(str, ks))}"
+        for split, ks in splits.items()
+    )

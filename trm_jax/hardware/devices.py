@@ -1,5 +1,6 @@
 """Which device JAX computes on; to be chosen before JAX is first used."""
 
+import os
 import pathlib
 import shutil
 
@@ -25,7 +26,7 @@ def choose_device(name: str = "auto", dtype: str | None = None) -> str:
     enable_compilation_cache()
     if name == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    backend = jax.default_backend()
+    backend = _backend()
     if name == "cpu" and backend != "cpu":
         raise DeviceError(f"--device cpu, but JAX has started on the {backend}: the device must be chosen before")
     if name == "cuda" and backend != "gpu":
@@ -35,6 +36,18 @@ def choose_device(name: str = "auto", dtype: str | None = None) -> str:
             f"this machine has an NVIDIA GPU, but JAX sees only the CPU.\n{_cuda_advice()}\nTo use the CPU: --device cpu"
         )
     return dtype or ("float32" if backend == "cpu" else "bfloat16")
+
+
+def _backend() -> str:
+    """The platform that JAX computes on. Raises DeviceError where it finds none of those that JAX_PLATFORMS asks for."""
+    import jax
+
+    try:
+        return jax.default_backend()
+    except (AssertionError, RuntimeError) as error:  # the first where JAX has no plugin for what it is asked for
+        asked = os.environ.get("JAX_PLATFORMS")
+        said = f"JAX finds no device{f' for JAX_PLATFORMS={asked}, which is set in the environment' if asked else ''}"
+        raise DeviceError(f"{said}. {error}\n{_cuda_advice()}") from None
 
 
 def has_nvidia_gpu() -> bool:

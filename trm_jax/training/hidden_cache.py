@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import pathlib
+import resource
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -161,6 +162,9 @@ class HiddenCache:
     @functools.cached_property
     def _there(self) -> dict[str, dict[Entry, np.ndarray]]:
         """What is on disk, by kind and entry: [tokens, states of a token, D], mapped into memory."""
+        # Each part is an open file, and often no more than 1,024 are allowed unless one asks.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return {kind: dict(self._entries(kind)) for kind in self.kinds}
 
     @property
@@ -202,7 +206,7 @@ class HiddenCache:
                 tokens = np.zeros((self.batch_size, length), np.int32)
                 for slot, entry in enumerate(batch):
                     tokens[slot, : len(self.needed[entry])] = self.needed[entry]
-                last, levels = map(fetch, hidden_states(backbone, put_rows(tokens)))
+                last, levels = (fetch(states)[0] for states in hidden_states(backbone, put_rows(tokens)))
                 found = {"last": last[:, :, None], "levels": np.moveaxis(levels, 0, 2)}  # [B, S, states of a token, D]
                 for slot, entry in enumerate(batch):
                     yield entry, {kind: found[kind][slot, : len(self.needed[entry])] for kind in self.kinds}

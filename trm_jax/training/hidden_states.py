@@ -14,19 +14,34 @@ from jaxtyping import Array, Int
 
 from trm_jax.data import Batch
 from trm_jax.hardware import Groups, Programs, put_rows, split
-from trm_jax.model import TRM, Hidden, Qwen
+from trm_jax.model import NUM_LEVELS, TRM, Hidden, Qwen
 from trm_jax.training.step import LEVELS_ROWS_AT, ROWS_AT
 
 
 @jax.jit
 def hidden_states(backbone: Qwen, tokens: Int[Array, "B S"]) -> Hidden:
-    """The hidden states of a micro-batch: `last` [B, S, D] and `levels` [4, B, S, D]."""
+    """The hidden states of one micro-batch, laid out as those of several: `last` [1, B, S, D], `levels` [1, 4, B, S, D]."""
     groups = Groups()
     last, levels = groups.map(lambda tokens: backbone(tokens)[0])(groups.split(tokens))
     if groups.count > 1:  # [groups, rows, S, D] and [groups, 4, rows, S, D]
         levels = jnp.moveaxis(levels, 0, 1)
         last, levels = last.reshape(-1, *last.shape[2:]), levels.reshape(len(levels), -1, *levels.shape[3:])
-    return Hidden(split(last, "B S D"), split(levels, "levels B S D"))
+    return Hidden(split(last[None], "A B S D"), split(levels[None], "A levels B S D"))
+
+
+def early_states(mixed: bool, accumulation: int, cached: bool) -> int:
+    """Hidden states of a token that are on the device for the next batch, while one is trained; `cached` if from disk.
+
+    Example: `early_states(mixed=True, accumulation=1, cached=False)` is 5.
+    """
+    every = 1 + NUM_LEVELS
+    seen = every if mixed else 1
+    if cached:
+        return seen
+    if accumulation == 1:
+        return every
+    # Those of all micro-batches, once more where they are joined; of one of them also the levels that are not mixed.
+    return 2 * seen + -(-(every - seen) // accumulation)
 
 
 class Computed:
@@ -45,8 +60,12 @@ class Computed:
 
     def of(self, batch: Batch) -> Hidden:
         """The hidden states of all micro-batches, on the devices; the levels only where the recursion mixes them."""
-        found = [self.programs(self._backbone, put_rows(tokens)) for tokens in batch.tokens]
-        return _stacked([one if self._mixed else Hidden(one.last, None) for one in found])
+        found = [self._of(tokens) for tokens in batch.tokens]
+        return found[0] if len(found) == 1 else _joined(found)
+
+    def _of(self, tokens: Int[np.ndarray, "B S"]) -> Hidden:
+        found = self.programs(self._backbone, put_rows(tokens))
+        return found if self._mixed else Hidden(found.last, None)
 
 
 def put_hidden(hidden: Hidden) -> Hidden:
@@ -55,9 +74,9 @@ def put_hidden(hidden: Hidden) -> Hidden:
 
 
 @jax.jit
-def _stacked(micro_batches: list[Hidden]) -> Hidden:
+def _joined(micro_batches: list[Hidden]) -> Hidden:
     """Those of several micro-batches as one, laid out as `put_hidden` lays them out."""
-    last, levels = jax.tree.map(lambda *arrays: jnp.stack(arrays), *micro_batches)
+    last, levels = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *micro_batches)
     return Hidden(split(last, "A B S D"), None if levels is None else split(levels, "A levels B S D"))
 
 

@@ -37,7 +37,6 @@ from trm_jax.hardware import (
     weight_parts,
 )
 from trm_jax.model import (
-    NUM_LEVELS,
     TRM,
     Qwen,
     QwenTRM,
@@ -51,6 +50,7 @@ from trm_jax.model import (
 )
 from trm_jax.processes import first_says, is_first
 from trm_jax.training.hidden_cache import HiddenCache
+from trm_jax.training.hidden_states import early_states
 from trm_jax.training.loop import Outcome, fit
 from trm_jax.training.loss import CHUNK
 from trm_jax.training.metrics import METRICS
@@ -162,7 +162,7 @@ def make_run(
     parts = dict(row_parts=row_parts(), weight_parts=weight_parts())
     hidden = HiddenCache.of(model, trm, train, training_set, config.num_batches) if cache_hidden else None
     resident = without_layers(backbone) if hidden else backbone
-    early = 1 + NUM_LEVELS if trm.context == "mix" else 1
+    early = early_states(trm.context == "mix", train.accumulation, cached=cache_hidden)
     memory = training_memory(
         resident, trained, model.backbone_config, trm, train, longest, CHUNK, **parts, early_states=early
     )

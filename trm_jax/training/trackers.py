@@ -13,7 +13,7 @@ TrackerName = Literal["none", "tensorboard", "wandb", "trackio"]
 
 
 class TrackerError(UserError):
-    """A tracker that is not installed; the message says how to install it."""
+    """A tracker that is not installed, or cannot start; the message says what to do."""
 
 
 class Tracker(Protocol):
@@ -39,6 +39,8 @@ def open_tracker(name: TrackerName, folder: pathlib.Path, config: dict[str, Any]
         tracker = _TensorBoard(folder) if name == "tensorboard" else _WeightsAndBiases(name, folder, config)
     except ImportError as error:
         raise TrackerError(f"--track {name} needs {error.name}: pip install 'trm-jax[{name}]'") from None
+    except Exception as error:  # each has errors of its own, for a missing login or a lost connection
+        raise TrackerError(f"--track {name} cannot start; log in, or leave it out: {error}") from error
     with contextlib.closing(tracker):
         yield tracker
 
