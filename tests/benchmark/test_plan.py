@@ -130,6 +130,22 @@ def test_micro_batches_share_one_update():
     assert "batches of 4 x 8" in four.describe()
 
 
+def test_hidden_states_that_are_computed_ahead_are_counted():
+    """Those of the next batch are there while one is trained; of several micro-batches twice, where they are joined."""
+    size = SIZES["qwen2.5-0.5b"]
+    for trm, accumulation, cached, ahead in (
+        (TRMConfig.residual(), 1, False, 5),
+        (TRMConfig.residual(), 2, False, 10),
+        (TRMConfig.residual(), 2, True, 5),
+        (TRMConfig.mathllm(), 1, False, 5),  # the four levels are computed, and not used
+        (TRMConfig.mathllm(), 4, False, 3),  # twice the last states of all, and the levels of one of four
+        (TRMConfig.mathllm(), 1, True, 1),
+    ):
+        plan = TrainingPlan(size, trm, TrainConfig(accumulation=accumulation), CARDS["h100"], cache_hidden=cached)
+        tokens = 8 * max(length for length, _ in plan.shapes) * accumulation
+        assert plan.memory()["hidden states"] == tokens * size.width * 2 * (8 + ahead)
+
+
 def test_without_the_layers_a_training_needs_less_memory_and_a_disk():
     size, tokens = SIZES["qwen2.5-math-7b"], int(gsm8k_lengths("train").sum())
     for trm, states in ((TRMConfig.residual(), 5), (TRMConfig.mathllm(), 1)):

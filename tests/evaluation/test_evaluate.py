@@ -5,8 +5,9 @@ import json
 import pytest
 
 from trm_jax.decoding import Completion
-from trm_jax.evaluation.evaluate import evaluate, file_name, require_same_settings, summarize
+from trm_jax.evaluation.evaluate import evaluate, summarize
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer
+from trm_jax.evaluation.settings import file_name, require_same_settings
 
 ROWS = [{"question": f"{i} + 1 = ?", "answer": f"#### {i + 1}"} for i in range(7)]
 

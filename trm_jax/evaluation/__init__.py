@@ -11,12 +11,13 @@ from trm_jax.evaluation.compare import (
     show_flips,
     write_comparison,
 )
-from trm_jax.evaluation.evaluate import evaluate, file_name, require_jsonl, settings_of, show_summary, summarize
+from trm_jax.evaluation.evaluate import evaluate, show_summary, summarize
 from trm_jax.evaluation.likelihood import score_continuations, score_solutions
 from trm_jax.evaluation.plots import error_bars
 from trm_jax.evaluation.published import flexible_extract, is_exact_match, strict_match
 from trm_jax.evaluation.records import EvaluationError, GradedAnswer, GradedText
 from trm_jax.evaluation.run_harness import run_harness
+from trm_jax.evaluation.settings import file_name, require_jsonl, settings_of
 from trm_jax.evaluation.solution_loss import (
     SolutionLoss,
     compare_losses,

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from trm_jax.data import Example, Row, encode_rows
 from trm_jax.errors import listing
-from trm_jax.evaluation.evaluate import append, require_same_settings
+from trm_jax.evaluation.evaluate import append
 from trm_jax.evaluation.likelihood import score_solutions
 from trm_jax.evaluation.plots import plot_against_first
 from trm_jax.evaluation.records import EvaluationError, is_summary_of_more, remove_cut_line
+from trm_jax.evaluation.settings import require_same_settings
 from trm_jax.evaluation.statistics import Interval, loss_per_token
 from trm_jax.files import lock_beside, locked, read_lines, write_whole
 from trm_jax.model import TRM, Qwen
