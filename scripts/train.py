@@ -36,7 +36,7 @@ class Options(cli.ComputeOptions, cli.ProcessOptions, TrainOptions, TRMOptions, 
     max_batches: int | None = None
     """Stop after this many batches (default: none; demo 600 unless --epochs is given)."""
     held_out: int = 128
-    """Rows kept out of training, at most a tenth, for a held-out loss at each checkpoint; 0 keeps none."""
+    """Rows kept out of training, at most a tenth of each set, for a held-out loss at each checkpoint; 0 keeps none."""
     save_every: int = 100
     """Batches between two checkpoints, each with a held-out loss; the last two stay, and the best."""
     eval_data: str | None = None

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -27,6 +28,15 @@ def test_it_looks_at_everything():
         assert f"\n{name}" in f"\n{printed}"
     assert "(cpu)" in printed
     assert "could not be looked at" not in printed
+
+
+def test_help_does_not_wait_for_an_examination(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", None)
+    monkeypatch.setattr(sys, "argv", ["doctor.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts/doctor.py"), run_name="__main__")
+    assert end.value.code == 0
+    assert "--report" in capsys.readouterr().out
 
 
 def test_nothing_installed_is_no_reason_to_fail(tmp_path):

@@ -111,6 +111,17 @@ def test_a_mixture_keeps_its_shares(tmp_path):
         DataConfig(files, weights=(1,))
 
 
+def test_shares_are_whole_and_add_up():
+    assert sources.split_in_shares(5, 2) == [3, 2]
+    assert sources.split_in_shares(128, 2, (1000, 1)) == [128, 0]
+    for total in range(30):
+        for weights in ((), (1, 2, 4), (0.3, 0.3, 0.4)):
+            counts = sources.split_in_shares(total, 3, weights)
+            assert sum(counts) == total
+            share = [weight * total / sum(weights or (1, 1, 1)) for weight in weights or (1, 1, 1)]
+            assert all(abs(count - exact) < 1 for count, exact in zip(counts, share, strict=True))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_the_first_rows_of_a_mixture_are_counted_together(tmp_path, streaming):
     files = numbered(tmp_path, "a", 30), numbered(tmp_path, "b", 30)

@@ -142,6 +142,34 @@ def test_answers_to_other_questions_are_refused(tmp_path):
         evaluate(ROWS[::-1], Echo(), solve, tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"), [('{"index": 0, "question": "3?"}', "line 5 lacks"), ("broken", "line 5")]
+)
+def test_a_line_that_is_no_answer_is_refused(tmp_path, line, message):
+    path = tmp_path / "out.jsonl"
+    evaluate(ROWS[:4], Echo(), solve, path)
+    before = path.read_text() + line + "\n"
+    path.write_text(before)
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(ROWS, Echo(), solve, path)
+    assert path.read_text() == before
+
+
+def test_a_file_whose_settings_are_not_known_is_refused(tmp_path):
+    """Answers of another model that were copied without their summary would pass for those of this one."""
+    path = tmp_path / "out.jsonl"
+    evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
+    summary = path.with_suffix(".json")
+    text = summary.read_text()
+    summary.unlink()
+    with pytest.raises(EvaluationError, match=r"not out\.json beside it"):
+        evaluate(ROWS[:4], Echo(), solve, path, {"head": "trm"})
+    path.unlink()
+    summary.write_text(text)
+    with pytest.raises(EvaluationError, match=r"out\.json is of another evaluation"):
+        evaluate(ROWS[:4], Echo(), solve, path, {"head": "backbone"})
+
+
 def test_other_settings_are_refused_and_get_another_file_by_themselves(tmp_path):
     path = tmp_path / "out.jsonl"
     require_same_settings(path, {"head": "trm"})

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import runpy
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 import trm_jax
 from tests.support.command_line import ROOT, run
 from tests.support.models import random_tokens, tiny_model
+from trm_jax import evaluation, hardware
 from trm_jax.evaluation import likelihood, score_continuations
 from trm_jax.evaluation.records import EvaluationError
 from trm_jax.model import project
@@ -197,6 +199,20 @@ def test_the_script_agrees_with_eval_gsm8k(folders, tmp_path, head):
     for name in ("strict-match", "flexible-extract"):
         assert metrics[f"exact_match,{name}"] * 24 == pytest.approx(summary[name])
     assert metrics["exact_match,graded"] == pytest.approx(summary["accuracy"])
+
+
+@pytest.mark.parametrize(("tasks", "longest"), [(("trm_gsm8k_chat",), 48), (("gsm8k", "trm_gsm8k_chat"), 1024)])
+def test_tasks_of_others_are_not_answered_as_shortly_as_the_demo(folders, monkeypatch, tasks, longest):
+    script, found = runpy.run_path(str(ROOT / "scripts/lm_eval.py")), []
+
+    def run_harness(arguments, *others, **options):
+        found.append(arguments["max_gen_toks"])
+        return {"results": {}}
+
+    monkeypatch.setattr(evaluation, "run_harness", run_harness)
+    monkeypatch.setattr(hardware, "choose_mesh", lambda *sizes: None)  # of this process, in which other tests run
+    script["main"](script["Options"](checkpoint=str(folders[0] / "train"), tasks=tasks, device="cpu"))
+    assert found == [longest]
 
 
 def test_few_shot_examples_are_never_the_question_itself(folders, tmp_path):

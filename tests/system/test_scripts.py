@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import ROOT, run
-from trm_jax import hardware, load_model
+from trm_jax import evaluation, hardware, load_model, training
 from trm_jax.demo import problems
+from trm_jax.errors import UserError
 from trm_jax.model import named_weights
 
 GOOD = ROOT / "tests/data/cases/good.jsonl"
@@ -53,6 +54,36 @@ def test_an_evaluation_that_does_not_fit_is_said_and_the_run_ends_well(folders, 
     assert "trained 3 batches" in printed
     assert "the evaluation does not fit" in printed
     assert "1 rows of" in printed
+
+
+@pytest.mark.parametrize(("questions", "longest"), [(None, 48), ("demo", 48), (str(GOOD), 256)])
+def test_the_questions_and_not_the_training_say_how_long_an_answer_may_be(folders, monkeypatch, questions, longest):
+    """The demo's answers are short; others take half of what its backbone reads."""
+    root, _ = folders
+    train, asked = runpy.run_path(str(ROOT / "scripts/train.py")), []
+    small = {"max_batches": 3, "batch_size": 8, "num_samples": 16, "max_length": 96, "eval_limit": 8}
+    monkeypatch.setattr(evaluation, "compare_with_backbone", lambda *given: asked.append(given[-1]))
+    monkeypatch.setattr(hardware, "choose_mesh", lambda *sizes: None)  # of this process, in which other tests run
+    own = {"model": root / "model", "output": root / "train", "device": "cpu", "eval_data": questions}
+    train["main"](train["Options"](**own, **small))
+    assert asked == [longest]
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"), [({}, 600), ({"epochs": 2}, None), ({"epochs": 2, "max_batches": 9}, 9)]
+)
+def test_the_demo_is_trained_for_as_many_epochs_as_are_asked_for(folders, monkeypatch, options, batches):
+    train, found = runpy.run_path(str(ROOT / "scripts/train.py")), []
+
+    def make_run(model, data, trm, config, training_set, held_out, max_batches, *others):
+        found.append(max_batches)
+        raise UserError("enough")
+
+    monkeypatch.setattr(training, "make_run", make_run)
+    monkeypatch.setattr(hardware, "choose_mesh", lambda *sizes: None)  # of this process, in which other tests run
+    with pytest.raises(UserError, match="enough"):
+        train["main"](train["Options"](model=folders[0] / "model", device="cpu", num_samples=60, **options))
+    assert found == [batches]
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])

@@ -1,7 +1,9 @@
 """Hidden states on disk: training from them is training without them, and what is on disk is right, or made anew."""
 
 import dataclasses
+import os
 import pathlib
+import resource
 import shutil
 
 import jax
@@ -170,6 +172,17 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(model, m
     with pytest.raises(HiddenCacheError, match=r"GB of hidden states are to be written to .* XDG_CACHE_HOME"):
         cache.fill(load_backbone(model, "float32"))
     assert parts(cache) == []
+
+
+def test_there_may_be_more_parts_than_a_process_may_open_files_at_first(model, monkeypatch):
+    monkeypatch.setattr(hidden_cache, "PART", 1)  # a part for each row
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, before[1]))
+    try:
+        cache = filled(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(parts(cache)) > 40
 
 
 def test_a_stream_is_refused(model):

@@ -4,7 +4,6 @@ import itertools
 import logging
 import pathlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -46,9 +45,16 @@ def _limits(config: DataConfig) -> list[int | None]:
 
 
 def split_in_shares(total: int, sets: int, weights: Sequence[float] = ()) -> list[int]:
-    """How many of the first `total` items of a mixture come from each set. Example: `split_in_shares(5, 2)` is `[3, 2]`."""
-    taken = Counter(itertools.islice(interleave([itertools.repeat(number) for number in range(sets)], weights), total))
-    return [taken[number] for number in range(sets)]
+    """How many of `total` items of a mixture come from each set. Example: `split_in_shares(5, 2)` is `[3, 2]`."""
+    exact = total * _shares(sets, weights)
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, stable=True)[: total - counts.sum()]] += 1  # where most of an item is missing
+    return counts.tolist()
+
+
+def _shares(sets: int, weights: Sequence[float]) -> np.ndarray:
+    shares = np.array(weights or [1.0] * sets)
+    return shares / shares.sum()
 
 
 def mix(sets: Sequence[Sequence[One]], weights: Sequence[float], total: int) -> list[One]:
@@ -154,8 +160,7 @@ def stream_once(config: DataConfig, number: int) -> Iterator[Row]:
 
 def interleave(streams: Sequence[Iterator[One]], weights: Sequence[float] = ()) -> Iterator[One]:
     """Takes from endless streams so that at any time each has given its share, to within one row."""
-    shares = np.array(weights or [1.0] * len(streams))
-    shares, taken = shares / shares.sum(), np.zeros(len(streams))
+    shares, taken = _shares(len(streams), weights), np.zeros(len(streams))
     while True:
         behind = int(np.argmax(shares * (taken.sum() + 1) - taken))
         taken[behind] += 1

@@ -78,16 +78,16 @@ def make_training_set(config: DataConfig, train: TrainConfig, tokenizer, held_ou
             raise DataError(
                 f"{source} has no row that the sets before it do not hold out; leave it out, or --held-out 0"
             )
-    # What is too long or held out is not made up for by repeating other rows.
-    rows, usable = sum(map(len, sets)), sum(map(len, left))
-    several = len(sets) > 1 and not config.streaming
-    trained = mix(left, config.weights, (config.num_samples or rows) - (rows - usable) if several else usable)
+    rows, trained = list(itertools.chain(*sets)), list(itertools.chain(*left))
     if config.streaming:
         loader = _stream_loader(config, train, tokenizer, kept_out)
     else:
+        if len(sets) > 1:  # what is too long or held out is not made up for by repeating other rows
+            missing = len(rows) - len(trained)
+            trained = mix(left, config.weights, (config.num_samples or len(rows)) - missing)
         loader = Loader(trained, train.batch_size, train.accumulation, train.seed)
     checked = trained[:CHECKED]
-    check_trainable(list(itertools.chain(*sets)), pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
+    check_trainable(rows, pad_batch(checked, _longest(checked), (1, len(checked))), tokenizer)
     held_out = _held_out_loader(list(kept_out.values()), train, loader.buckets)
     return TrainingSet(loader, held_out, trained, sum(dropped for _, dropped in encoded))
 

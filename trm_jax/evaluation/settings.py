@@ -65,7 +65,8 @@ def require_same_settings(path: pathlib.Path, settings: dict[str, Any]) -> None:
         unused = dict.fromkeys(name for name in OPTIONAL if name in found)
         known = {name: value for name, value in settings.items() if name in found or name not in LATER}
         if others := differences(found, unused | known):
-            raise EvaluationError(f"{path} is of another evaluation; give another --output: {listing(others)}")
+            there = path if path.exists() else summary
+            raise EvaluationError(f"{there} is of another evaluation; give another --output: {listing(others)}")
 
 
 def settings_of(

@@ -162,9 +162,7 @@ class HiddenCache:
     @functools.cached_property
     def _there(self) -> dict[str, dict[Entry, np.ndarray]]:
         """What is on disk, by kind and entry: [tokens, states of a token, D], mapped into memory."""
-        # Each part is an open file, and often no more than 1,024 are allowed unless one asks.
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _allow_many_files()  # each part is one
         return {kind: dict(self._entries(kind)) for kind in self.kinds}
 
     @property
@@ -210,6 +208,12 @@ class HiddenCache:
                 found = {"last": last[:, :, None], "levels": np.moveaxis(levels, 0, 2)}  # [B, S, states of a token, D]
                 for slot, entry in enumerate(batch):
                     yield entry, {kind: found[kind][slot, : len(self.needed[entry])] for kind in self.kinds}
+
+
+def _allow_many_files() -> None:
+    """Lets this process open as many files as the system allows it; often it is 1,024 unless one asks for more."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _entry(row: Example, length: int) -> Entry:
